@@ -1,14 +1,27 @@
 //! The options that decide how rsync reaches the target, among those of a transfer.
 
-use super::left_out::split_at_value;
+use crate::rsync_args::{self, RsyncArg};
 
-/// Such options with a value.
-const WITH_VALUE: &str =
-    "address bwlimit contimeout iconv password-file port protocol rsh rsync-path sockopts timeout";
-
-/// Such options without one.
-const WITHOUT_VALUE: &str =
-    "blocking-io ipv4 ipv6 no-blocking-io old-args protect-args secluded-args";
+const OPTIONS: &[&str] = &[
+    "address",
+    "blocking-io",
+    "bwlimit",
+    "contimeout",
+    "iconv",
+    "ipv4",
+    "ipv6",
+    "no-blocking-io",
+    "old-args",
+    "password-file",
+    "port",
+    "protect-args",
+    "protocol",
+    "rsh",
+    "rsync-path",
+    "secluded-args",
+    "sockopts",
+    "timeout",
+];
 
 /// The letters of such options, other than `e`.
 const LETTERS: &[u8] = b"46s";
@@ -16,32 +29,15 @@ const LETTERS: &[u8] = b"46s";
 /// Returns the options among the words that decide how rsync reaches the target.
 pub fn connection_options(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut kept = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_slice() {
-            [b'-', b'-', long @ ..] => {
-                let end = long.iter().position(|&byte| byte == b'=');
-                let name = &long[..end.unwrap_or(long.len())];
-                let is_in = |list: &str| list.split(' ').any(|known| known.as_bytes() == name);
-                if is_in(WITH_VALUE) {
-                    kept.push(word.clone());
-                    kept.extend(words.next().filter(|_| end.is_none()).cloned());
-                } else if is_in(WITHOUT_VALUE) {
-                    kept.push(word.clone());
-                }
+    for (arg, words) in rsync_args::parse(words) {
+        match arg {
+            RsyncArg::Long { name, .. } if rsync_args::is_in(OPTIONS, name) => {
+                kept.extend_from_slice(words);
             }
-            [b'-', letters @ ..] => {
-                let (flags, rest) = split_at_value(letters);
-                let flags = flags.iter().filter(|flag| LETTERS.contains(flag));
-                let flags: Vec<u8> = flags.copied().collect();
-                if !flags.is_empty() {
-                    kept.push([b"-", &flags[..]].concat());
-                }
-                let next = if rest.len() == 1 { words.next() } else { None };
-                if rest.first() == Some(&b'e') {
-                    kept.push([b"-", rest].concat());
-                    kept.extend(next.cloned());
-                }
+            RsyncArg::Letters { flags, last } => {
+                let is_kept = |flag| LETTERS.contains(&flag);
+                let keeps_last = matches!(last, Some((b'e', _)));
+                kept.extend(rsync_args::letters(words, flags, is_kept, keeps_last));
             }
             _ => {}
         }

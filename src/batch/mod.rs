@@ -17,7 +17,6 @@
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`connection_options`] | the options that decide how rsync reaches the target |
 //! | [`drift_line`] | what differs at a path, as `--itemize-changes` tells it |
-//! | [`left_out`] | rsync's arguments without some options |
 //! | [`dry_run`] | the dry run of a comparison, and what it finds |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | `error_lines_tests` | tests of that |
@@ -41,7 +40,6 @@ pub mod error_lines;
 pub mod files_from;
 pub mod filter_list;
 pub mod itemized;
-pub mod left_out;
 pub mod list_first;
 pub mod list_strategy;
 pub mod listing;

@@ -3,6 +3,8 @@
 //! The options are those of rsync(1). An option is in a list here if it is known to have the same
 //! effect in both calls; an unknown one makes the batch a classic one.
 
+use crate::rsync_args::{self, RsyncArg};
+
 /// The calls that the options permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListSupport {
@@ -16,61 +18,50 @@ pub enum ListSupport {
 
 /// Returns the calls that the options permit.
 pub fn list_support(words: &[Vec<u8>]) -> ListSupport {
-    let mut words = words.iter();
-    let mut least = ListSupport::Any;
-    while let Some(word) = words.next() {
-        let (freedom, rest) = match word.as_slice() {
-            [b'-', b'-', name @ ..] => long(name),
-            [b'-', letters @ ..] if !letters.is_empty() => short(letters),
-            // Another source, or an option that is not understood.
-            _ => (ListSupport::Classic, OptionRest::Nothing),
-        };
-        least = least.max(freedom);
-        let value = match rest {
-            OptionRest::Nothing => continue,
-            OptionRest::Value => words.next().map(|_| ListSupport::Any),
-            OptionRest::Option => words
-                .next()
-                .map(|word| self::list_support(std::slice::from_ref(word))),
-        };
-        least = least.max(value.unwrap_or(ListSupport::Classic));
-    }
-    least
+    let support = rsync_args::parse(words).map(|(arg, _)| match arg {
+        RsyncArg::Long { name, value } => long(name, value),
+        RsyncArg::Letters { flags, last } => short(flags, last),
+        // Another source, or an option that is not understood.
+        RsyncArg::Operand(_) => ListSupport::Classic,
+    });
+    support.max().unwrap_or(ListSupport::Any)
 }
 
 /// Long options that change how data is sent and what is printed, but not what the target gets.
-const HOW: &str = "\
-bwlimit compress compress-choice compress-level contimeout debug human-readable info ipv4 ipv6 \
-new-compress no-compress old-compress partial-dir progress quiet skip-compress stats temp-dir \
-timeout verbose whole-file no-whole-file zc zl";
+const HOW: &[&str] = &[
+    "bwlimit",
+    "compress",
+    "compress-choice",
+    "compress-level",
+    "contimeout",
+    "debug",
+    "human-readable",
+    "info",
+    "ipv4",
+    "ipv6",
+    "new-compress",
+    "no-compress",
+    "old-compress",
+    "partial-dir",
+    "progress",
+    "quiet",
+    "skip-compress",
+    "stats",
+    "temp-dir",
+    "timeout",
+    "verbose",
+    "whole-file",
+    "no-whole-file",
+    "zc",
+    "zl",
+];
 
 /// The letters of such options.
 const HOW_LETTERS: &[u8] = b"46hqvWz";
 
-/// Returns the words without options that only change how data is sent. The value of an option is
-/// part of its word, or is kept.
+/// Returns the words without options that only change how data is sent.
 pub fn essential(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    words
-        .iter()
-        .filter_map(|word| essential_word(word))
-        .collect()
-}
-
-fn essential_word(word: &[u8]) -> Option<Vec<u8>> {
-    match word {
-        [b'-', b'-', name @ ..] => {
-            let name = name.split(|&byte| byte == b'=').next().unwrap_or_default();
-            let is_how = HOW.split(' ').any(|how| how.as_bytes() == name);
-            (!is_how).then(|| word.to_vec())
-        }
-        [b'-', letters @ ..] if letters.iter().all(|letter| LETTERS.contains(letter)) => {
-            let is_kept = |letter: &&u8| !HOW_LETTERS.contains(letter);
-            let kept: Vec<u8> = letters.iter().filter(is_kept).copied().collect();
-            let is_left = !kept.is_empty() || letters.is_empty();
-            is_left.then(|| [b"-", &kept[..]].concat())
-        }
-        _ => Some(word.to_vec()),
-    }
+    rsync_args::without(words, HOW, HOW_LETTERS)
 }
 
 /// Returns true if a symlink may be a directory for one of the rsyncs.
@@ -102,58 +93,33 @@ pub fn sent_as_directories(words: &[Vec<u8>]) -> SentAsDirectories {
 }
 
 fn have(words: &[Vec<u8>], long: &str, short: &[u8]) -> bool {
-    words.iter().any(|word| match word.as_slice() {
-        [b'-', b'-', name @ ..] => std::str::from_utf8(name).is_ok_and(|name| listed(long, name)),
-        [b'-', letters @ ..] => {
-            // The rest behind a letter with a value is the value.
-            let value = letters.iter().position(|letter| b"BeTM@".contains(letter));
-            let letters = &letters[..value.unwrap_or(letters.len())];
-            letters.iter().any(|letter| short.contains(letter))
-        }
+    rsync_args::parse(words).any(|(arg, _)| match arg {
+        RsyncArg::Long { name, value: None } => listed(long, name),
+        RsyncArg::Letters { flags, .. } => flags.iter().any(|letter| short.contains(letter)),
         _ => false,
     })
-}
-
-/// The part of an option in the next argument.
-enum OptionRest {
-    Nothing,
-    Value,
-    /// An option for the remote side (`-M`).
-    Option,
 }
 
 /// Letters that affect how files are sent, or what is printed. `a` is among them: with
 /// `--files-from` it does not imply `-r`.
 const LETTERS: &[u8] = b"aAcDEghHiIJKlnNoOpPqsStuUvWXyzZ468";
 
-/// Letters with a value, in the same argument or the next.
-const LETTERS_WITH_VALUE: &[u8] = b"BeT@";
-
-fn short(letters: &[u8]) -> (ListSupport, OptionRest) {
-    let mut least = ListSupport::Any;
-    for (index, letter) in letters.iter().enumerate() {
-        let value = &letters[index + 1..];
-        match letter {
-            b'M' if value.is_empty() => return (least, OptionRest::Option),
-            b'M' => {
-                return (
-                    least.max(list_support(&[value.to_vec()])),
-                    OptionRest::Nothing,
-                );
-            }
-            _ if LETTERS_WITH_VALUE.contains(letter) && value.is_empty() => {
-                return (least, OptionRest::Value);
-            }
-            _ if LETTERS_WITH_VALUE.contains(letter) => return (least, OptionRest::Nothing),
-            _ if LETTERS.contains(letter) => {}
-            // Backups are protected from the classic deletion only.
-            b'b' => least = least.max(ListSupport::ClassicToDelete),
-            // r R d: another form of list. C f F: filters. k L: symlinks become directories. x:
-            // stops at other file systems only when recursing. m, 0, V.
-            _ => return (ListSupport::Classic, OptionRest::Nothing),
-        }
-    }
-    (least, OptionRest::Nothing)
+fn short(flags: &[u8], last: Option<(u8, Option<&[u8]>)>) -> ListSupport {
+    let support = flags.iter().map(|letter| match letter {
+        // Backups are protected from the classic deletion only.
+        b'b' => ListSupport::ClassicToDelete,
+        letter if LETTERS.contains(letter) => ListSupport::Any,
+        // r R d: another form of list. C F: filters. k L: symlinks become directories. x: stops at
+        // other file systems only when recursing. m, 0, V.
+        _ => ListSupport::Classic,
+    });
+    let of_value = last.map(|last| match last {
+        (b'f', _) | (_, None) => ListSupport::Classic,
+        // An option for the remote side.
+        (b'M', Some(option)) => list_support(&[option.to_vec()]),
+        _ => ListSupport::Any,
+    });
+    support.chain(of_value).max().unwrap_or(ListSupport::Any)
 }
 
 /// Long options without value that have the same effect in both calls.
@@ -167,59 +133,37 @@ const FLAGS: &str = "\
     quiet remove-source-files safe-links secluded-args size-only sparse specials stats \
     super times trust-sender update verbose whole-file write-devices xattrs";
 
-/// Long options whose value may be the next argument.
-const WITH_VALUE: &str = "\
-    address block-size bwlimit cc checksum-choice checksum-seed chmod chown compare-dest \
-    compress-choice compress-level compress-threads contimeout copy-as copy-dest debug \
-    early-input groupmap info link-dest log-file log-file-format log-format max-alloc \
-    max-size min-size modify-window out-format outbuf partial-dir password-file port rsh \
-    rsync-path skip-compress sockopts stderr stop-after stop-at suffix temp-dir \
-    time-limit timeout usermap zc zl zt";
-
 /// Options with a value that only the classic call honours; every other one of the form
 /// `--name=value`, known or not, has the same effect in both.
 const CLASSIC_WITH_VALUE: &str = "\
     exclude exclude-from files-from filter iconv include include-from max-delete \
     only-write-batch protocol read-batch write-batch";
 
-fn long(name: &[u8]) -> (ListSupport, OptionRest) {
-    let end = name.iter().position(|&byte| byte == b'=');
-    let value = end.map(|end| &name[end + 1..]);
-    let Ok(name) = std::str::from_utf8(&name[..end.unwrap_or(name.len())]) else {
-        return (ListSupport::Classic, OptionRest::Nothing);
-    };
+fn long(name: &[u8], value: Option<&[u8]>) -> ListSupport {
     match (name, value) {
-        ("remote-option", None) => (ListSupport::Any, OptionRest::Option),
-        ("remote-option", Some(word)) => (list_support(&[word.to_vec()]), OptionRest::Nothing),
-        ("backup", None) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
-        ("backup-dir", Some(_)) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
-        ("backup-dir", None) => (ListSupport::ClassicToDelete, OptionRest::Value),
-        (_, Some(_)) if listed(CLASSIC_WITH_VALUE, name) => {
-            (ListSupport::Classic, OptionRest::Nothing)
-        }
-        (_, Some(_)) => (ListSupport::Any, OptionRest::Nothing),
-        (_, None) if listed(WITH_VALUE, name) => (ListSupport::Any, OptionRest::Value),
-        (_, None) if listed(FLAGS, name) || is_harmless_negation(name) => {
-            (ListSupport::Any, OptionRest::Nothing)
-        }
-        _ => (ListSupport::Classic, OptionRest::Nothing),
+        (b"remote-option", Some(option)) => list_support(&[option.to_vec()]),
+        (b"backup", None) | (b"backup-dir", Some(_)) => ListSupport::ClassicToDelete,
+        (_, Some(_)) if listed(CLASSIC_WITH_VALUE, name) => ListSupport::Classic,
+        (_, Some(_)) => ListSupport::Any,
+        (_, None) if listed(FLAGS, name) || is_harmless_negation(name) => ListSupport::Any,
+        (_, None) => ListSupport::Classic,
     }
 }
 
 /// Returns true for a negation (`--no-perms`, `--no-p`) with the same effect in both calls. The two
 /// options that deletion itself needs are excluded.
-fn is_harmless_negation(name: &str) -> bool {
-    let Some(name) = name.strip_prefix("no-") else {
-        return false;
-    };
-    match name.as_bytes() {
-        [letter] => LETTERS.contains(letter),
-        _ => listed(FLAGS, name) && !["force", "ignore-errors"].contains(&name),
+fn is_harmless_negation(name: &[u8]) -> bool {
+    match name.strip_prefix(b"no-") {
+        None | Some(b"force" | b"ignore-errors") => false,
+        Some([letter]) => LETTERS.contains(letter),
+        Some(name) => listed(FLAGS, name),
     }
 }
 
-fn listed(names: &str, name: &str) -> bool {
-    names.split_ascii_whitespace().any(|listed| listed == name)
+fn listed(names: &str, name: &[u8]) -> bool {
+    names
+        .split_ascii_whitespace()
+        .any(|listed| listed.as_bytes() == name)
 }
 
 #[cfg(test)]
@@ -334,7 +278,7 @@ mod tests {
         for (words, kept) in [
             ("-lts --bwlimit=5", "-lts"),
             ("-ltsvz -q --timeout=5 --append", "-lts --append"),
-            ("--bwlimit 5 -e ssh -essh", "5 -e ssh -essh"),
+            ("--bwlimit 5 -e ssh -zessh", "-e ssh -essh"),
             (
                 "--compress-level=9 --chmod=D755 --info=stats2",
                 "--chmod=D755",

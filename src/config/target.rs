@@ -12,8 +12,9 @@ use mlua::{Result, Table};
 
 use super::config_error::config_error_about;
 use super::text_of;
-use crate::filter::Filter;
+use crate::filter::{Filter, OptionRules};
 use crate::paths;
+use crate::rsync_args;
 
 /// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
 ///
@@ -77,86 +78,64 @@ pub fn check_local(
     }
 }
 
-/// Returns true if the filter rules among the words of rsync exclude this path, false if they do
+/// Returns true if the filter rules among the words of rsync exclude this directory, false if they do
 /// not, and `None` where that cannot be told from the words alone.
 fn leave_out(words: &[Vec<u8>], path: &[u8]) -> Option<bool> {
-    let mut filter = Filter::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let (option, value) = match word.iter().position(|&byte| byte == b'=') {
-            Some(equals) if word.starts_with(b"--") => (&word[..equals], Some(&word[equals + 1..])),
-            _ => (word.as_slice(), None),
-        };
-        let sign = match option {
-            b"--exclude" => &b"- "[..],
-            b"--include" => b"+ ",
-            b"--filter" | b"-f" => b"",
-            option if is_opaque(option) => return None,
-            _ => continue,
-        };
-        let value = value.or_else(|| words.next().map(Vec::as_slice))?;
-        filter.append_rule(&[sign, value].concat()).ok()?;
+    let rules = OptionRules::of(words);
+    if rules
+        .unknown
+        .iter()
+        .any(|option| may_exclude_directories(option))
+    {
+        return None;
     }
-    Some(filter.excluded(path))
+    Some(rules.behind(&Filter::default()).excluded(path))
 }
 
-/// Returns true if the option may leave directories out by what is not in the words.
-fn is_opaque(option: &[u8]) -> bool {
-    match option {
-        [b'-', b'-', name @ ..] => [
-            &b"cvs-exclude"[..],
-            b"dirs",
-            b"dry-run",
-            b"exclude-from",
-            b"files-from",
-            b"include-from",
-            b"no-r",
-            b"no-recursive",
-            b"one-file-system",
-        ]
-        .contains(&name),
-        [b'-', letters @ ..] => letters.iter().any(|letter| b"CFdfnx".contains(letter)),
-        // A word that is no option is another source or the value of an option.
-        _ => false,
-    }
+/// Returns true if an option whose selection is unknown may leave directories out.
+fn may_exclude_directories(option: &[u8]) -> bool {
+    const FILES_ONLY: &[&str] = &[
+        "--existing",
+        "--ignore-existing",
+        "--ignore-non-existing",
+        "--no-links",
+        "--prune-empty-dirs",
+        "--update",
+        "-m",
+        "-u",
+    ];
+    let is_size = option.starts_with(b"--max-size=") || option.starts_with(b"--min-size=");
+    !is_size && !rsync_args::is_in(FILES_ONLY, option)
 }
 
 /// The time that a file system has to answer before a path on it is taken as it is written. The
 /// target is looked at again before the first transfer.
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 
+/// Returns the absolute path with a trailing slash, with symbolic links resolved as far as it
+/// exists.
+pub fn resolved(path: &[u8]) -> Vec<u8> {
+    let path = absolute(path);
+    as_directory(resolutions(&path).last().unwrap_or(path))
+}
+
 /// Returns the path as [`resolved`] does, as far as file systems answer soon.
 pub fn resolved_soon(path: &[u8]) -> Vec<u8> {
-    let absolute = absolute(path);
+    let path = absolute(path);
     let (sender, answers) = mpsc::channel();
-    let asked = absolute.clone();
+    let asked = path.clone();
     let ask = move || {
-        let mut ancestors: Vec<_> = asked.ancestors().collect();
-        ancestors.reverse();
-        for ancestor in ancestors {
-            let Ok(found) = fs::canonicalize(ancestor) else {
-                return;
-            };
-            let rest = asked.strip_prefix(ancestor).unwrap_or(Path::new(""));
-            if sender.send(joined(found, rest)).is_err() {
-                return;
-            }
-        }
+        let mut found = resolutions(&asked);
+        while found.next().is_some_and(|path| sender.send(path).is_ok()) {}
     };
-    if thread::Builder::new()
-        .name("target".into())
-        .spawn(ask)
-        .is_err()
-    {
-        return resolved(path);
+    let thread = thread::Builder::new().name("target".into());
+    if thread.spawn(ask).is_err() {
+        return as_directory(path);
     }
     let until = Instant::now() + ANSWER_TIME;
-    let mut real = absolute;
-    // The last one has the most components resolved.
-    while let Ok(found) = answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        real = found;
-    }
-    as_directory(real)
+    let soon = || answers.recv_timeout(until.saturating_duration_since(Instant::now()));
+    let in_time = std::iter::from_fn(|| soon().ok());
+    as_directory(in_time.last().unwrap_or(path))
 }
 
 fn absolute(path: &[u8]) -> PathBuf {
@@ -170,19 +149,14 @@ fn as_directory(path: PathBuf) -> Vec<u8> {
     bytes
 }
 
-/// Returns the absolute path with a trailing slash, with symbolic links resolved as far as it
-/// exists.
-pub fn resolved(path: &[u8]) -> Vec<u8> {
-    let path = absolute(path);
-    let mut real = None;
-    for ancestor in path.ancestors() {
-        if let Ok(found) = fs::canonicalize(ancestor) {
-            let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
-            real = Some(joined(found, rest));
-            break;
-        }
-    }
-    as_directory(real.unwrap_or(path))
+/// Returns the path with the symbolic links of its first component resolved, of its first two, and
+/// so on as far as it exists.
+fn resolutions(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let ancestors: Vec<&Path> = path.ancestors().collect();
+    ancestors.into_iter().rev().map_while(move |ancestor| {
+        let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
+        Some(joined(fs::canonicalize(ancestor).ok()?, rest))
+    })
 }
 
 /// Appends a path; `..` is resolved lexically where the path does not exist.

@@ -6,27 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::list::Filter;
 use super::rules::{FilterRule, Sign, lines};
-
-/// Options with a value that may be the next argument; they do not select files.
-const WITH_VALUE: &str = "\
-    address backup-dir block-size bwlimit checksum-choice checksum-seed chmod chown compare-dest \
-    compress-choice compress-level contimeout copy-dest debug groupmap iconv info link-dest \
-    log-file log-file-format max-alloc max-delete modify-window out-format partial-dir \
-    password-file port protocol remote-option rsh rsync-path skip-compress sockopts suffix \
-    temp-dir timeout usermap";
+use crate::rsync_args::{self, RsyncArg};
 
 /// Options that select files by other properties than the name, or that read further rules from
 /// files.
 const SELECTIVE: &str = "\
     cvs-exclude dirs dry-run existing files-from ignore-existing ignore-non-existing list-only \
-    max-size min-size no-links no-recursive one-file-system only-write-batch prune-empty-dirs \
+    max-size min-size no-links no-r no-recursive one-file-system only-write-batch prune-empty-dirs \
     update";
 
 /// The letters of [`SELECTIVE`].
 const SELECTIVE_LETTERS: &[u8] = b"CFdmnux";
-
-/// Letters with a value in the same argument or the next.
-const LETTERS_WITH_VALUE: &[u8] = b"BeT@M";
 
 /// The patterns that `--cvs-exclude` stands for, besides those of files and of the environment.
 const CVS_PATTERNS: &str = "\
@@ -52,13 +42,12 @@ impl OptionRules {
     /// Parses the options and reads files of rules.
     pub fn of(words: &[Vec<u8>]) -> OptionRules {
         let mut found = OptionRules::default();
-        let mut words = words.iter().map(Vec::as_slice);
         let mut is_cvs = false;
-        while let Some(word) = words.next() {
-            match word {
-                [b'-', b'-', long @ ..] => found.long(word, long, &mut words),
-                [b'-', letters @ ..] => found.letters(letters, &mut words),
-                _ => {}
+        for (arg, _) in rsync_args::parse(words) {
+            match arg {
+                RsyncArg::Long { name, value } => found.long(name, value),
+                RsyncArg::Letters { flags, last } => found.letters(flags, last),
+                RsyncArg::Operand(_) => {}
             }
             is_cvs |= found
                 .unknown
@@ -79,60 +68,39 @@ impl OptionRules {
         filter.with_rules_behind(&self.rules)
     }
 
-    fn long<'w>(&mut self, word: &[u8], long: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) {
-        let (name, value) = match long.iter().position(|&byte| byte == b'=') {
-            Some(at) => (&long[..at], Some(&long[at + 1..])),
-            None => (long, None),
-        };
-        let listed = |names: &str| {
-            let mut names = names.split_ascii_whitespace();
+    fn long(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let is_selective = || {
+            let mut names = SELECTIVE.split_ascii_whitespace();
             names.any(|listed| listed.as_bytes() == name)
         };
-        match name {
-            b"exclude" | b"include" | b"filter" | b"exclude-from" | b"include-from" => {
-                let Some(value) = value.or_else(|| words.next()) else {
-                    return;
-                };
+        match (name, value) {
+            (b"exclude" | b"include" | b"filter" | b"exclude-from" | b"include-from", value) => {
+                let Some(value) = value else { return };
                 if !self.rule(name, value) {
                     self.unknown.push([b"--", name, b"=", value].concat());
                 }
             }
-            b"from0" => self.is_from0 = true,
-            b"no-from0" | b"no-0" => self.is_from0 = false,
-            b"max-size" | b"min-size" | b"files-from" if value.is_none() => {
-                let value = words.next().unwrap_or_default();
-                self.unknown.push([word, b"=", value].concat());
+            (b"from0", _) => self.is_from0 = true,
+            (b"no-from0" | b"no-0", _) => self.is_from0 = false,
+            (_, Some(value)) if is_selective() => {
+                self.unknown.push([b"--", name, b"=", value].concat());
             }
-            _ if listed(SELECTIVE) => self.unknown.push(word.to_vec()),
-            _ if value.is_none() && listed(WITH_VALUE) => drop(words.next()),
+            (_, None) if is_selective() => self.unknown.push([b"--", name].concat()),
             _ => {}
         }
     }
 
-    fn letters<'w>(&mut self, letters: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) {
-        for (index, letter) in letters.iter().enumerate() {
-            let rest = &letters[index + 1..];
-            if *letter == b'f' {
-                let value = if rest.is_empty() {
-                    words.next()
-                } else {
-                    Some(rest)
-                };
-                let value = value.unwrap_or_default();
-                if !self.rule(b"filter", value) {
-                    self.unknown.push([b"--filter=", value].concat());
-                }
-                return;
+    fn letters(&mut self, flags: &[u8], last: Option<(u8, Option<&[u8]>)>) {
+        for flag in flags {
+            self.is_from0 |= *flag == b'0';
+            if SELECTIVE_LETTERS.contains(flag) {
+                self.unknown.push(vec![b'-', *flag]);
             }
-            if LETTERS_WITH_VALUE.contains(letter) {
-                if rest.is_empty() {
-                    words.next();
-                }
-                return;
-            }
-            self.is_from0 |= *letter == b'0';
-            if SELECTIVE_LETTERS.contains(letter) {
-                self.unknown.push(vec![b'-', *letter]);
+        }
+        if let Some((b'f', value)) = last {
+            let value = value.unwrap_or_default();
+            if !self.rule(b"filter", value) {
+                self.unknown.push([b"--filter=", value].concat());
             }
         }
     }

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::startup_call::{StartupCall, startup_call};
 use crate::batch::itemized::{DRY_RUN, Difference, Itemized};
-use crate::batch::left_out::leave_out;
 use crate::batch::{self, output};
 use crate::config::MaxDelete;
 use crate::local::{self, CopyControl, CopyJob};
 use crate::log::{self, escape};
 use crate::process::{Command, ExitStatus, Output, Stdin, run_without_terminal};
+use crate::rsync_args;
 use crate::script::{CopyRequest, Script, ScriptRequest, SpawnRequest, SyncHandle};
 use crate::status::number_format::{bytes, counted};
 
@@ -305,7 +305,7 @@ fn dry_run(request: &SpawnRequest) -> Command {
 
 /// Returns the words without those that write files in a dry run, or silence it.
 pub fn without_side_effects(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    leave_out(
+    rsync_args::without(
         args,
         &["log-file", "only-write-batch", "quiet", "write-batch"],
         b"q",
