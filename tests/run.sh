@@ -114,7 +114,7 @@ cargo_tests() {
     export LSYNCD_TEST_SKIPS=$scratch/skips
     : >"$LSYNCD_TEST_SKIPS"
     # A test that hangs ends its program after a while; this is for what is not noticed there.
-    timeout -k 10 3600 cargo test --locked --no-fail-fast </dev/null 2>&1 | tee "$log"
+    timeout -k 10 3600 cargo test --locked --no-fail-fast </dev/null 2>&1 | timeout 3660 tee "$log"
     code=${PIPESTATUS[0]}
 
     # Each program ends with "test result: ok. 9 passed; 0 failed; 0 ignored; ..."
