@@ -248,6 +248,7 @@ impl<'a, D: Disk> CollapseWalk<'a, '_, D> {
                     let index = self.list_directory(path);
                     let item = &mut self.found.present[index];
                     item.renewed |= mention.gone && directory && !path.is_empty();
+                    item.written |= mention.written;
                     return;
                 }
             }

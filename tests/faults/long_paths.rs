@@ -112,6 +112,8 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
         assert!(within(&dir.src(&chain), "sh", &["-c", "rm -f n*"]));
         settle(&dir, &mut daemon);
         assert_eq!(daemon.log().matches(TOLD).count(), 3, "{log}");
+        let is_empty = within(&dir.trg(&chain), "sh", &["-c", "[ -z \"$(ls)\" ]"]);
+        assert_eq!(is_empty, !kind.contains("delete = false"), "{kind}");
         let modified = |path: &Path| fs::metadata(path).unwrap().mtime();
         let (source, target) = (dir.src(&chain), dir.trg(&chain));
         assert_eq!(modified(&source), modified(&target), "{kind}");

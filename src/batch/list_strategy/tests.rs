@@ -390,3 +390,32 @@ fn the_installed_rsync_passes_the_probe() {
         assert!(binary.deletes_missing());
     }
 }
+
+/// A name that is too long to be looked up by its whole path may have been written in the second of
+/// the last transfer.
+#[test]
+fn a_file_that_cannot_be_looked_up_is_sent_again() {
+    let path = [b"/".as_slice(), &[b'n'; 300]].concat();
+    for (list, delete) in [
+        (ListMode::Auto, true),
+        (ListMode::Auto, false),
+        (ListMode::Filter, true),
+        (ListMode::FilesFrom, false),
+    ] {
+        let transfer = |change| {
+            let request = BatchRequest {
+                list,
+                delete,
+                last_transfer: Some(std::time::SystemTime::now()),
+                ..request(b"h:/t/")
+            };
+            let path = &path;
+            let to = None;
+            ListStrategy::new().prepare(&request, [BatchEntry { change, path, to }])
+        };
+        let never = b"--ignore-times".to_vec();
+        let modified = transfer(Change::Modify).args;
+        assert!(modified.contains(&never), "{list:?} {delete} {modified:?}");
+        assert!(!transfer(Change::Attrib).args.contains(&never), "{list:?}");
+    }
+}
