@@ -8,9 +8,9 @@ usage() {
     cat <<'TEXT'
 usage: packaging/build.sh [--deb | --rpm] [DIRECTORY]
 
-Builds lsyncd and puts its packages into DIRECTORY (packaging/out). What each contains is
-written in Cargo.toml; cargo-deb and cargo-generate-rpm, which make them, are installed for this
-tree alone, below cargo's target directory, when they are not there.
+Builds lsyncd and puts its packages into DIRECTORY (packaging/out). Cargo.toml lists their files.
+The tools cargo-deb and cargo-generate-rpm are installed below cargo's target directory if they
+do not exist.
 TEXT
 }
 

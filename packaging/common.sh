@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by the scripts that make packages. The settings are in Cargo.toml.
+# Functions of the scripts that build packages. The settings are in Cargo.toml.
 
-# What the caller was given is relative to the directory it was called from.
+# Relative paths in arguments refer to the directory of the caller.
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -17,8 +17,9 @@ wrong_usage() {
 
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 
-# read_words OPTION WORD...: calls OPTION for each option, with the words from there on. It sets
-# $taken if it takes more than one, and fails if it knows none. What is no option goes to $words.
+# read_words OPTION WORD...: calls OPTION for each option, with the option and all following words.
+# OPTION sets $taken if it uses more than one word, and fails for an unknown option. Other words are
+# stored in $words.
 read_words() {
     local option=$1
     shift
@@ -48,14 +49,14 @@ maintainer() { sed -n 's/^authors = \["\(.*\)"\]/\1/p' Cargo.toml; }
 use_cargo() {
     command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
     command -v cargo >/dev/null ||
-        die "Rust $(setting rust-version) or later is needed: https://rustup.rs tells how to get it"
+        die "Rust $(setting rust-version) or later is needed, see https://rustup.rs"
     target=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     tools=$target/tools
     PATH=$tools/bin:$PATH
 }
 
-# tool_version NAME: the version that makes a release; another one may make other bits
+# tool_version NAME: the version for releases; other versions may produce different files
 tool_version() {
     case $1 in
     cargo-cyclonedx) echo 0.5.9 ;;
@@ -66,7 +67,7 @@ tool_version() {
     esac
 }
 
-# need TOOL...: commands of cargo
+# need TOOL...: checks commands of cargo
 need() {
     local tool version
     for tool in "$@"; do
@@ -79,7 +80,7 @@ need() {
     done
 }
 
-# need_zig: the linker that knows the symbols of old C libraries
+# need_zig: checks the linker for old versions of the C library
 need_zig() {
     local version
     version=$(tool_version zig)
@@ -90,7 +91,7 @@ need_zig() {
     python3 -m venv "$tools/zig" >/dev/null && "$tools/zig/bin/pip" install -q "ziglang==$version"
 }
 
-# need_release_tools [PACKAGES]: if there is a word, also those that make packages
+# need_release_tools [PACKAGES]: checks the tools of a release; with an argument, also those for packages
 need_release_tools() {
     need cargo-cyclonedx
     [ -n "$1" ] || return 0

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a release twice, from different folders and homes, and compares all files bit by bit.
+# Makes a release twice, in different directories and homes, and compares all files.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -9,9 +9,9 @@ usage() {
 usage: packaging/compare.sh [--arch amd64|arm64]... [--source] [DIRECTORY]
 
 The options are those of packaging/release.sh. Puts the release into DIRECTORY (packaging/out/release).
-If the second run made something else, its files are in DIRECTORY.again.
+If the second run produces other files, they are put into DIRECTORY.again.
 
-Both runs build the commit that is checked out; each downloads its crates into a home of its own. Needs
+Both runs build the commit that is checked out and download the crates into a temporary home. Needs
 some gigabytes below TMPDIR.
 TEXT
 }
@@ -53,7 +53,7 @@ rm -rf "$out.again"
 once "$place/one" "$place/home" "$out"
 once "$place/another/and/deeper" "$place/a-home-with-a-longer-name" "$out.again"
 differing=0
-# SHA256SUMS, which is among them, names all.
+# SHA256SUMS is one of the files and lists all others.
 for file in "$out.again"/*; do
     name=${file##*/}
     if cmp -s "$file" "$out/$name"; then

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what cargo has built, as the packages do. Cargo.toml has the list of the files.
+# Installs the built programs and all other files of the packages. The list is in Cargo.toml.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -9,7 +9,7 @@ usage() {
 usage: packaging/install.sh [--rpm] [DIRECTORY]
 
 Copies the files of the Debian package, or with --rpm those of the RPM package, below DIRECTORY,
-which stands for /. They are built by: cargo build --release --locked
+which is used as the root directory. Build the programs first: cargo build --release --locked
 TEXT
 }
 

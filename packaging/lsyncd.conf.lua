@@ -1,7 +1,7 @@
--- Configuration of lsyncd, the live syncing daemon. It mirrors nothing yet: all lines are
--- comments. Remove the dashes of an example, insert your directories and host, and run:
+-- Configuration of lsyncd, the live syncing daemon. All lines are comments, so nothing is mirrored
+-- yet. Uncomment an example, insert your directories and host, and run:
 --
---     lsyncd -init                                  or: ask, and append the answers here
+--     lsyncd -init                                  ask questions and write the answers here
 --     lsyncd -check /etc/lsyncd/lsyncd.conf.lua     check the configuration
 --     systemctl restart lsyncd                      start, or apply the change
 --     lsyncdctl status                              show whether everything is current

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a release: packages for two architectures, the source, and the files that tell what is in it.
+# Makes a release: packages for two architectures, the source, checksums and lists of contents.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -11,15 +11,15 @@ usage: packaging/release.sh [--arch amd64|arm64]... [--source] [DIRECTORY]
 Puts into DIRECTORY (packaging/out/release):
   lsyncd_VERSION-1_ARCH.deb, lsyncd-VERSION-1.ARCH.rpm   for amd64 and arm64, glibc 2.28 or later
   lsyncd_VERSION.orig.tar.xz                             the source with its crates
-  lsyncd_VERSION-1.dsc, lsyncd_VERSION-1.debian.tar.xz   with it, the source package of Debian
-  lsyncd.spec                                            with it, the source package of RPM
-  lsyncd-VERSION.cdx.json                                what the programs consist of (CycloneDX)
-  lsyncd-VERSION.buildinfo                               commit, time and tools: with the same, the files are the same
+  lsyncd_VERSION-1.dsc, lsyncd_VERSION-1.debian.tar.xz   the other files of the Debian source package
+  lsyncd.spec                                            the spec file of the RPM source package
+  lsyncd-VERSION.cdx.json                                software bill of materials (CycloneDX)
+  lsyncd-VERSION.buildinfo                               commit, time and tools of the build, which determine all files
   SHA256SUMS                                             checksums of all of these
 
 --arch makes the packages of these architectures only, --source makes none.
 
-Times and paths of the build host are kept out of the files. Needs rustup, Python with pip, xz and dpkg-dev. The tools of
+The files do not depend on times and paths of the build host. Needs rustup, Python with pip, xz and dpkg-dev. The tools of
 cargo and zig are installed below cargo's target directory unless the host has the same versions.
 TEXT
 }
@@ -42,7 +42,7 @@ out=$(absolute "${words[0]:-$PWD/packaging/out/release}")
 use_cargo
 version=$(setting version)
 
-# ---- the same bits each time
+# ---- reproducible builds
 
 commit=$(git rev-parse HEAD 2>/dev/null) || commit=
 if [ -n "$commit" ]; then
@@ -53,15 +53,15 @@ export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C
 umask 022
 cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
 sysroot=$(rustc --print sysroot)
-# Panic messages name files of the source, of crates and of the standard library.
+# Panic messages contain paths of the source, of crates and of the standard library.
 export RUSTFLAGS="--remap-path-prefix=$PWD=/lsyncd --remap-path-prefix=$cargo_home=/cargo \
 --remap-path-prefix=$sysroot=/rust --remap-path-prefix=$target=/target"
 export CARGO_INCREMENTAL=0
-# The vendored Lua's assertions name files, too.
+# Assertions of the vendored Lua contain paths, too.
 export CFLAGS="-ffile-prefix-map=$PWD=/lsyncd -ffile-prefix-map=$cargo_home=/cargo \
 -ffile-prefix-map=$target=/target"
 
-# ---- what is made
+# ---- artifacts
 
 rust_target() {
     case $1 in
@@ -118,7 +118,7 @@ linux_crates() {
     done | sed 's/^\([^ ]*\) v\([^ ]*\).*/\1-\2/' | sort -u
 }
 
-# hollow DIRECTORY: cargo reads the manifest of a crate for other systems, and nothing else
+# hollow DIRECTORY: keeps only the manifest of a crate for other systems, which is all that cargo reads
 hollow() {
     find "$1" -mindepth 1 -maxdepth 1 ! -name Cargo.toml ! -name .cargo-checksum.json -exec rm -r {} +
     mkdir "$1/src"
@@ -144,7 +144,7 @@ source_packages() {
         '/^@BUNDLED@$/ { print bundled; next } { print }' >"$out/lsyncd.spec"
 }
 
-# fill_in: the settings in place of their names
+# fill_in: replaces names by settings
 fill_in() {
     sed "s|@MAINTAINER@|$(maintainer)|g; s|@HOMEPAGE@|$(setting homepage)|g; s|@VERSION@|$version|g;
         s|@RUST@|$(setting rust-version)|g"
@@ -153,7 +153,7 @@ fill_in() {
 bill_of_materials() {
     env -u RUSTFLAGS cargo cyclonedx --quiet --format json --target x86_64-unknown-linux-gnu \
         --override-filename lsyncd.cdx
-    # The generator writes the path of the tree.
+    # The generator writes the path of the tree into its output.
     sed "s|path+file://$PWD|path+file:///lsyncd|g; s|file://$PWD|file:///lsyncd|g" lsyncd.cdx.json \
         >"$out/lsyncd-$version.cdx.json"
     rm -f lsyncd.cdx.json

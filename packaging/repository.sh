@@ -8,12 +8,12 @@ usage() {
     cat <<'TEXT'
 usage: packaging/repository.sh RELEASE KEY DIRECTORY
 
-RELEASE    directory with the .deb files, as packaging/release.sh makes it
-KEY        the key of gpg that signs: its fingerprint, or the address of its owner
-DIRECTORY  the repository; if there is one already, the packages are added
+RELEASE    directory with the .deb files, from packaging/release.sh
+KEY        the signing key of gpg: its fingerprint or the address of its owner
+DIRECTORY  the repository; packages are added to an existing one
 
 Puts the public key into DIRECTORY as lsyncd.gpg, and prints the lines for a host that uses it.
-The home of gpg is that of the environment (GNUPGHOME).  Needs reprepro and gpg.
+Needs reprepro and gpg; GNUPGHOME selects the keyring.
 TEXT
 }
 

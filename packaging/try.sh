@@ -1,16 +1,16 @@
 #!/bin/bash
-# Builds lsyncd and shows its main job: keeping a second directory like the first one.
+# Builds lsyncd and demonstrates it with two directories.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'TEXT'
-usage: packaging/try.sh                     mirror a sample tree, change it, watch it arrive
+usage: packaging/try.sh                     mirror a sample tree and change it
        packaging/try.sh [--yes] SRC TRG     mirror SRC to TRG until Ctrl-C
 
-TRG is a directory, or HOST:DIRECTORY. Files in TRG that are not in SRC are deleted, after a
-question unless TRG is empty or --yes is given.
+TRG is a directory, or HOST:DIRECTORY. Files in TRG that are not in SRC are deleted. The script
+asks for confirmation unless TRG is empty or --yes is given.
 TEXT
 }
 
@@ -48,7 +48,7 @@ die() {
     exit 1
 }
 
-# ---- what has to be there
+# ---- requirements
 
 set_up() {
     local packages=()
@@ -64,12 +64,12 @@ set_up() {
     fi
     command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
     command -v cargo >/dev/null ||
-        die "Rust 1.88 or later is needed to build lsyncd: https://rustup.rs tells how to get it"
+        die "Rust 1.88 or later is needed to build lsyncd: see https://rustup.rs"
     command -v rsync >/dev/null && command -v cc >/dev/null ||
         die "please install: ${packages[*]} (Debian: apt-get install ${packages[*]})"
 }
 
-install() { # install PREFIX...: the missing packages
+install() { # install PREFIX...: installs the missing packages
     step "Installing ${packages[*]} ..."
     "$@" DEBIAN_FRONTEND=noninteractive sh -c '
         apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@"' \
@@ -94,11 +94,11 @@ mirror() {
     cd "$here"
     [ -d "$source" ] || die "$source is not a directory"
     [ "$target" != "" ] || die "no target given"
-    step "lsyncd makes $target like $source, now and after each change, until Ctrl-C."
+    step "lsyncd mirrors $source to $target until Ctrl-C."
     if [ -z "$yes" ] && ! is_empty "$target"; then
-        echo "What $target has and $source has not is DELETED in $target."
-        [ -t 0 ] || die "$target is not known to be empty: use --yes if this is what you want"
-        read -r -p "Go on? [y/N] " answer
+        echo "Files in $target that are not in $source will be DELETED."
+        [ -t 0 ] || die "$target may contain files: use --yes to delete them"
+        read -r -p "Continue? [y/N] " answer
         case $answer in
         y | Y | yes) ;;
         *)
@@ -111,7 +111,7 @@ mirror() {
     exec "$lsyncd" -nodaemon -delay 1 -rsync "$source" "$target"
 }
 
-is_empty() { # what is on another host is not looked at
+is_empty() { # directories of other hosts are not checked
     case $1 in
     *:*) return 1 ;;
     esac
@@ -153,14 +153,14 @@ LUA
 
     "$lsyncd" -nodaemon "$box/lsyncd.conf.lua" >"$box/output" 2>&1 &
     daemon=$!
-    arrives "the tree that is there" grep -qs 'finished\.' "$box/lsyncd.log"
+    arrives "the existing tree" grep -qs 'finished\.' "$box/lsyncd.log"
 
     mkdir -p "$box/www/blog/2026/11"
     echo 'a first entry' >"$box/www/blog/2026/11/first.txt"
     arrives "mkdir -p blog/2026/11, and a file in it" same
 
     echo 'p { color: red }' >>"$box/www/css/main.css"
-    arrives "a line more in css/main.css" same
+    arrives "a new line in css/main.css" same
 
     mv "$box/www/blog" "$box/www/journal"
     arrives "mv blog journal" same
@@ -172,13 +172,13 @@ LUA
     rm -r "$box/www/journal"
     arrives "rm -r journal" same
 
-    step "What the mirror has now:"
+    step "The mirror:"
     (cd "$box/mirror" && find . -mindepth 1 -printf '    %M %P %l\n' | sort -k2)
-    step "The last lines of its log:"
+    step "The last lines of the log:"
     tail -n 5 "$box/lsyncd.log" | sed 's/^/    /'
-    step "How to go on:"
+    step "Next steps:"
     cat <<TEXT
-    packaging/try.sh SRC TRG        mirror two directories of yours, until Ctrl-C
+    packaging/try.sh SRC TRG        mirror two of your directories until Ctrl-C
     $lsyncd -nodaemon YOUR.conf.lua
                                     run an existing configuration of lsyncd
     README.md                       installation, configuration, and links to the manual
@@ -189,7 +189,7 @@ same() {
     rsync -ain --delete "$box/www/" "$box/mirror/" 2>/dev/null | awk 'END { exit NR != 0 }'
 }
 
-arrives() { # arrives WHAT COMMAND...: waits until the command succeeds, and says how long it took
+arrives() { # arrives WHAT COMMAND...: waits until the command succeeds, and prints the time it took
     local what=$1 start=${EPOCHREALTIME/[.,]/} now end
     shift
     end=$((start + 60000000))
@@ -214,6 +214,6 @@ build
 if [ "${#words[@]}" -eq 2 ]; then
     mirror "${words[@]}"
 else
-    step "A sample tree is mirrored, live:"
+    step "Mirroring a sample tree:"
     sample
 fi

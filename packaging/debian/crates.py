@@ -12,7 +12,7 @@ TEXTS = {
     "Unlicense": " The crates under this licence are dedicated to the public domain by their authors: anyone may copy,\n"
     " modify, publish, use, compile, sell and distribute them, for any purpose and by any means.",
 }
-# The files of the crates have the text.
+# The crates contain the text of the licence.
 REFERENCE = " The complete text is in the files LICENSE* or COPYING* of the crates in vendor/."
 NAMES = {"LGPL-2.1-or-later": "LGPL-2.1+", "MIT": "Expat"}
 

@@ -1,4 +1,5 @@
--- Mirrors a web root to a second host. Renames are executed there instead of transferred again.
+-- Mirrors a web root to a second host. Renamed files are renamed there instead of being transferred
+-- again.
 --
 -- Once, as the user of the daemon (root for the service):
 --     ssh-keygen -t ed25519 -N "" -f ~/.ssh/lsyncd

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# $1 counts the installed versions: 1 is a new installation, 2 an upgrade.
+# $1 is the number of installed versions: 1 for a new installation, 2 for an upgrade.
 mkdir -p /var/log/lsyncd /var/lib/lsyncd
 if [ -x /usr/bin/systemctl ]; then
     if [ "$1" -eq 1 ]; then

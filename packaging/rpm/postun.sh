@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# $1 counts the versions that remain. After an upgrade a running daemon becomes the new one.
+# $1 is the number of remaining versions. After an upgrade, a running daemon is restarted.
 if [ -x /usr/bin/systemctl ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :
     if [ "$1" -ge 1 ]; then

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# $1 counts the versions that remain: 0 is the removal.
+# $1 is the number of remaining versions: 0 for a removal.
 if [ "$1" -eq 0 ] && [ -x /usr/bin/systemctl ]; then
     systemctl --no-reload disable --now lsyncd.service >/dev/null 2>&1 || :
     systemctl stop 'lsyncd@*.service' >/dev/null 2>&1 || :

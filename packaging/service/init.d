@@ -11,9 +11,8 @@
 # Description:       Keeps directories on this or other hosts current with rsync.
 ### END INIT INFO
 
-# For systems without systemd; one that runs it is served by lsyncd.service. Configuration:
-# /etc/lsyncd/lsyncd.conf.lua, options: CONFIG, PIDFILE, DAEMON_ARGS, NICELEVEL in
-# /etc/default/lsyncd.
+# For systems without systemd; with systemd, lsyncd.service is used. The configuration is
+# /etc/lsyncd/lsyncd.conf.lua. /etc/default/lsyncd may set CONFIG, PIDFILE, DAEMON_ARGS and NICELEVEL.
 
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 NAME=lsyncd
