@@ -38,7 +38,7 @@
 //! | [`mount_table`] | the mount table of the system |
 //! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
-//! | [`rsync_args`] | the arguments of rsync: options with their values |
+//! | [`rsync_syntax`] | the syntax of rsync's command line: options with their values |
 //! | [`spelling`] | the word that a misspelt one was meant to be |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`exit`] | the exit codes |
@@ -74,7 +74,7 @@ pub mod paths;
 pub mod process;
 pub mod queue;
 pub mod reports;
-pub mod rsync_args;
+pub mod rsync_syntax;
 pub mod safe_path;
 pub mod scan;
 pub mod script;

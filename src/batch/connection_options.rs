@@ -1,6 +1,6 @@
 //! The options that decide how rsync reaches the target, among those of a transfer.
 
-use crate::rsync_args::{self, RsyncArg};
+use crate::rsync_syntax::{self, RsyncArg};
 
 const OPTIONS: &[&str] = &[
     "address",
@@ -29,15 +29,15 @@ const LETTERS: &[u8] = b"46s";
 /// Returns the options among the words that decide how rsync reaches the target.
 pub fn connection_options(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut kept = Vec::new();
-    for (arg, words) in rsync_args::parse(words) {
+    for (arg, words) in rsync_syntax::parse(words) {
         match arg {
-            RsyncArg::Long { name, .. } if rsync_args::is_in(OPTIONS, name) => {
+            RsyncArg::Long { name, .. } if rsync_syntax::is_in(OPTIONS, name) => {
                 kept.extend_from_slice(words);
             }
             RsyncArg::Letters { flags, last } => {
                 let is_kept = |flag| LETTERS.contains(&flag);
                 let keeps_last = matches!(last, Some((b'e', _)));
-                kept.extend(rsync_args::letters(words, flags, is_kept, keeps_last));
+                kept.extend(rsync_syntax::letters(words, flags, is_kept, keeps_last));
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use super::drift_line::{self, DriftLines, PathDrift};
 use super::listing::{self, ListedFile};
 use super::output;
 use crate::log;
-use crate::rsync_args;
+use crate::rsync_syntax;
 
 /// Long options that are left out, with or without a value: they change what is printed, limit or
 /// suppress what is found, or write files.
@@ -54,7 +54,7 @@ pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
     if by_content {
         words.push(b"--checksum".to_vec());
     }
-    words.extend(rsync_args::without(transfer, LEFT_OUT, LETTERS_LEFT_OUT));
+    words.extend(rsync_syntax::without(transfer, LEFT_OUT, LETTERS_LEFT_OUT));
     words
 }
 

@@ -3,7 +3,7 @@
 //! The options are those of rsync(1). An option is in a list here if it is known to have the same
 //! effect in both calls; an unknown one makes the batch a classic one.
 
-use crate::rsync_args::{self, RsyncArg};
+use crate::rsync_syntax::{self, RsyncArg};
 
 /// The calls that the options permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum ListSupport {
 
 /// Returns the calls that the options permit.
 pub fn list_support(words: &[Vec<u8>]) -> ListSupport {
-    let support = rsync_args::parse(words).map(|(arg, _)| match arg {
+    let support = rsync_syntax::parse(words).map(|(arg, _)| match arg {
         RsyncArg::Long { name, value } => long(name, value),
         RsyncArg::Letters { flags, last } => short(flags, last),
         // Another source, or an option that is not understood.
@@ -61,7 +61,7 @@ const HOW_LETTERS: &[u8] = b"46hqvWz";
 
 /// Returns the words without options that only change how data is sent.
 pub fn essential(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    rsync_args::without(words, HOW, HOW_LETTERS)
+    rsync_syntax::without(words, HOW, HOW_LETTERS)
 }
 
 /// Returns true if a symlink may be a directory for one of the rsyncs.
@@ -93,7 +93,7 @@ pub fn sent_as_directories(words: &[Vec<u8>]) -> SentAsDirectories {
 }
 
 fn have(words: &[Vec<u8>], long: &str, short: &[u8]) -> bool {
-    rsync_args::parse(words).any(|(arg, _)| match arg {
+    rsync_syntax::parse(words).any(|(arg, _)| match arg {
         RsyncArg::Long { name, value: None } => listed(long, name),
         RsyncArg::Letters { flags, .. } => flags.iter().any(|letter| short.contains(letter)),
         _ => false,

@@ -14,7 +14,7 @@ use super::config_error::config_error_about;
 use super::text_of;
 use crate::filter::{Filter, OptionRules};
 use crate::paths;
-use crate::rsync_args;
+use crate::rsync_syntax;
 
 /// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
 ///
@@ -105,7 +105,7 @@ fn may_exclude_directories(option: &[u8]) -> bool {
         "-u",
     ];
     let is_size = option.starts_with(b"--max-size=") || option.starts_with(b"--min-size=");
-    !is_size && !rsync_args::is_in(FILES_ONLY, option)
+    !is_size && !rsync_syntax::is_in(FILES_ONLY, option)
 }
 
 /// The time that a file system has to answer before a path on it is taken as it is written. The

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::list::Filter;
 use super::rules::{FilterRule, Sign, lines};
-use crate::rsync_args::{self, RsyncArg};
+use crate::rsync_syntax::{self, RsyncArg};
 
 /// Options that select files by other properties than the name, or that read further rules from
 /// files.
@@ -43,7 +43,7 @@ impl OptionRules {
     pub fn of(words: &[Vec<u8>]) -> OptionRules {
         let mut found = OptionRules::default();
         let mut is_cvs = false;
-        for (arg, _) in rsync_args::parse(words) {
+        for (arg, _) in rsync_syntax::parse(words) {
             match arg {
                 RsyncArg::Long { name, value } => found.long(name, value),
                 RsyncArg::Letters { flags, last } => found.letters(flags, last),

@@ -15,7 +15,7 @@ use crate::config::MaxDelete;
 use crate::local::{self, CopyControl, CopyJob};
 use crate::log::{self, escape};
 use crate::process::{Command, ExitStatus, Output, Stdin, run_without_terminal};
-use crate::rsync_args;
+use crate::rsync_syntax;
 use crate::script::{CopyRequest, Script, ScriptRequest, SpawnRequest, SyncHandle};
 use crate::status::number_format::{bytes, counted};
 
@@ -305,7 +305,7 @@ fn dry_run(request: &SpawnRequest) -> Command {
 
 /// Returns the words without those that write files in a dry run, or silence it.
 pub fn without_side_effects(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    rsync_args::without(
+    rsync_syntax::without(
         args,
         &["log-file", "only-write-batch", "quiet", "write-batch"],
         b"q",

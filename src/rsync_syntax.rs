@@ -1,4 +1,4 @@
-//! The arguments of rsync, as options with their values.
+//! The syntax of rsync's command line: options with their values.
 
 /// Long options with a value, which is the next argument where the word itself has none (rsync(1)).
 const WITH_VALUE: &[&str] = &[
