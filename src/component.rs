@@ -1,14 +1,13 @@
 //! The contract between the event loop and the components that it drives.
 //!
-//! A component owns its state and performs no I/O, except for the control server and the
-//! transfers, which own sockets and processes and never block. The loop hands it what happened
-//! (`on_…` methods, with the time as a parameter) and carries out the [`Action`]s that it
-//! returns. A component tells with `deadline()` when it wants to be called without an
-//! event. The deadline is computed from the state each time; the loop asks for all
-//! deadlines right before it sleeps, so a timer that the last step of a turn has armed
-//! is never slept through.
+//! A component owns its state and performs no I/O, except for the control server and the transfers,
+//! which own sockets and processes and never block. The loop passes events to it (`on_…` methods,
+//! with the time as a parameter) and executes the [`Action`]s that it returns. `deadline()` returns
+//! the time at which a component is to be called without an event. It is computed from the state
+//! each time. The loop calls it right before it sleeps, so a timer that an earlier step of the turn
+//! has armed is not missed.
 //!
-//! The model are protocol libraries without I/O, where the caller owns sockets and clock.
+//! The design is that of protocol libraries without I/O, whose callers own sockets and clock.
 
 use nix::sys::signal::Signal;
 
@@ -60,7 +59,7 @@ pub enum SyncCommand {
     ResyncPath(Vec<u8>),
     /// Accepts the source and the target as they are.
     Release,
-    /// Sends a path that differs at the target, or deletes it there.
+    /// Sends a path that differs on the target, or deletes it there.
     Repair(Vec<u8>),
     /// Begins a record of the paths that change.
     RecordChanges,
@@ -90,7 +89,7 @@ pub struct DriftNews {
     pub is_cut: bool,
 }
 
-/// What a client wants to have compared.
+/// The scope of a comparison that a client has requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditScope {
     /// The syncs, with the path of each that is compared, relative to its source and with a leading
@@ -98,9 +97,9 @@ pub struct AuditScope {
     pub syncs: Vec<(SyncId, Vec<u8>)>,
     /// Contents are compared, not only sizes, times and attributes.
     pub by_content: bool,
-    /// What differs is sent.
+    /// Differences are repaired.
     pub repairs: bool,
-    /// The contents of one file in this many are compared, each time of others.
+    /// The contents of one file in this many are compared; each comparison selects other files.
     pub sample: Option<u32>,
 }
 
@@ -113,7 +112,7 @@ pub struct AuditRequest {
     pub scope: AuditScope,
 }
 
-/// What a client wants to read.
+/// A client's request for stored data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadRequest {
     /// Entries of the transfer log.
@@ -122,24 +121,24 @@ pub enum ReadRequest {
     Reports(usize),
 }
 
-/// What a component asks the watched side of the daemon to do.
+/// A request of a component to the watched side of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchAction {
     /// Compares the whole source of a sync once no directory is being read.
     FullSync(SyncId),
-    /// Brings all watches in line with the disk, and sets those that are missing.
+    /// Corrects all watches by comparison with the disk, and sets missing ones.
     Rebuild,
     /// Counts in the background the directories that all syncs want watched.
     CountDirectories,
     /// Accepts what is mounted in all sources as what is expected there.
     AcceptMounts,
-    /// Looks at what is in the place of each source.
+    /// Checks the directory at the path of each source.
     CheckRoots,
     /// Queues the changes of files that are still open.
     ReportOpenFiles,
 }
 
-/// What a component asks the event loop to do. Actions are carried out in order.
+/// A request of a component to the event loop. Actions are executed in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Logs a message, which may have several lines.
@@ -150,21 +149,20 @@ pub enum Action {
     Watch(WatchAction),
     /// Gives a sync a command.
     Command(SyncId, SyncCommand),
-    /// Compares sources and targets. The control server is told of the result.
+    /// Compares sources and targets. The control server gets the result.
     Audit(AuditRequest),
-    /// Reads the configuration again. The control server is told of the result.
+    /// Reads the configuration again. The control server gets the result.
     Reload,
     /// Writes a batch to the transfer log of the sync with this state key.
     LogTransfer(String, BatchRecord),
-    /// Reads what a client has asked for. The control server is told of the result, with this
-    /// number.
+    /// Reads stored data for a client. The control server gets the result, with this number.
     Read(u64, ReadRequest),
-    /// Finds the last entry about each path in the transfer log of the sync with this state key. The
-    /// audits are told of the result, with this number.
+    /// Finds the last entry about each path in the transfer log of the sync with this state key.
+    /// The audits get the result, with this number.
     FindLast(u64, String, Vec<Vec<u8>>),
     /// Keeps the report of a comparison.
     KeepReport(Box<DriftReport>),
-    /// Saves which part of a sync's files is compared next by content.
+    /// Saves the part of a sync's files that is compared next by content.
     SaveSample(SyncId, SamplePlace),
     /// Calls the hook of a sync for failures: a comparison has found differences.
     TellDrift(SyncId, DriftNews),
@@ -176,13 +174,13 @@ pub enum Action {
     SignalTransfers(Signal),
     /// Kills the descendants that [`Action::SignalTransfers`] found and that still run.
     KillDescendants,
-    /// Ends the processes of all tunnels. Repeated in each turn until they are gone.
+    /// Ends the processes of all tunnels. Repeated in each turn until they have ended.
     CloseTunnels,
-    /// Makes failed startup transfers be retried, because they replace lost events.
+    /// Retries failed startup transfers from now on, because they replace lost events.
     RetryStartups,
-    /// Starts nothing from now on, and exits when what runs has ended.
+    /// Starts no more processes, and exits when the running ones have ended.
     ShutDown(Exit),
-    /// Reads the configuration again and starts all syncs anew. Nothing may be running.
+    /// Reads the configuration again and restarts all syncs. No process may be running.
     StartAnew,
     /// Ends the event loop after this turn.
     Exit(Exit),

@@ -1,6 +1,6 @@
 //! All exit codes of the daemon, see lsyncd(1), EXIT STATUS.
 
-/// How the process ends.
+/// The result of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Version printed, onepass finished, or the launcher of a detached daemon.
@@ -9,7 +9,7 @@ pub enum Exit {
     Failure,
     /// Ended by this signal after all children did: 128 + number.
     Signal(i32),
-    /// What a configuration asked for with `terminate(n)`, modulo 256.
+    /// The exit code of `terminate(n)` in the configuration, modulo 256.
     Asked(i64),
 }
 

@@ -1,4 +1,4 @@
-//! Numbers that name things for the life of the process.
+//! Ids of syncs, gates and connections, unique for the life of the process.
 //!
 //! An id is never reused. State that is kept beside a sync or a gate is keyed by its id and not
 //! by its address, because the address of a dropped value can be that of a later one.

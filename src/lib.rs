@@ -1,10 +1,10 @@
 //! The live syncing daemon.
 //!
-//! It watches directories with inotify and keeps others, mostly on other hosts,
-//! current by running rsync. Lua decides what is run, Rust does it.
+//! It watches directories with inotify and keeps others, mostly on other hosts, current by running
+//! rsync. Lua decides which processes are run, Rust runs them.
 //!
-//! One change's way from the kernel to the target, room by room; a room may call
-//! the rooms below it and itself, never those above:
+//! The rooms, in the order in which a change passes them. A room may call the rooms below it, never
+//! those above:
 //!
 //! | room | what it does |
 //! |---|---|
@@ -13,34 +13,34 @@
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
 //! | [`scan`] | the check gate: passes and scanners |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
-//! | [`state`] | what is saved over restarts of the daemon |
+//! | [`state`] | persistent state |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
-//! | [`staging`] | the check gate: what has passed, staged for rsync |
+//! | [`staging`] | the check gate: staged copies of approved files |
 //! | [`backup`] | the dated directories of `backup`, and the removal of old ones |
-//! | [`index`] | what the target is known to have: digests of directories, kept over restarts |
-//! | [`local`] | what default.direct does itself, without a process |
-//! | [`config`] | from Lua tables to typed settings and syncs |
-//! | [`tunnel`] | the states of a tunnel |
+//! | [`index`] | the index of a warm start: digests of directories |
+//! | [`local`] | copies, renames and deletions of default.direct |
+//! | [`config`] | typed settings and syncs, read from Lua tables |
+//! | [`tunnel`] | the processes and states of tunnels |
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`reports`] | the kept reports of comparisons, chained by hashes |
-//! | [`trends`] | how syncs have been going: series of the last hour and day |
-//! | [`history`] | the transfer log: what was sent, and when |
-//! | [`batch`] | from due delays to what a child gets: arguments and list |
+//! | [`trends`] | series of the last hour and day of each sync |
+//! | [`history`] | the transfer log |
+//! | [`batch`] | arguments and lists of rsync for due delays |
 //! | [`cli`] | the command line |
 //! | [`cron`] | crontabs: times at which a sync compares everything |
 //! | [`filter`] | rsync's patterns |
-//! | [`queue`] | delays, how events combine, the path index |
-//! | [`watch`] | watched directory trees: events of the kernel as changes of paths |
+//! | [`queue`] | delays, the combination of events, the path index |
+//! | [`watch`] | watched directory trees: converts events of the kernel to changes of paths |
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`log`] | the log and its channels |
 //! | [`mount_table`] | the mount table of the system |
 //! | [`paths`] | byte paths: slashes, parents, components |
-//! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
+//! | [`safe_path`] | opens the daemon's files without following links of other users |
 //! | [`rsync_syntax`] | the syntax of rsync's command line: options with their values |
-//! | [`spelling`] | the word that a misspelt one was meant to be |
-//! | [`id`] | numbers for syncs and gates, never reused |
+//! | [`spelling`] | the most similar known word for a misspelt one |
+//! | [`id`] | ids of syncs and gates, never reused |
 //! | [`exit`] | the exit codes |
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |

@@ -1,4 +1,4 @@
-//! Parse, configure, detach, run, exit code.
+//! The lsyncd daemon.
 
 use std::process::ExitCode;
 

@@ -68,7 +68,7 @@ const WITH_VALUE: &[&str] = &[
 /// Letters with a value, which is the rest of the argument, or the next one.
 const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
 
-/// One argument, with the next one where that is its value.
+/// One option with its value, which may be the next argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RsyncArg<'w> {
     /// `--name`, `--name=value`, or `--name` and its value.

@@ -1,4 +1,4 @@
-//! Finds the word that a misspelt one was most likely meant to be.
+//! Finds the most similar known word for a misspelt one.
 
 /// Returns the known word that is most similar to a misspelt one, if one is.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

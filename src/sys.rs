@@ -39,10 +39,10 @@ pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// fcntl(2): sets the signal of a lease break. Not in the libc crate.
 const F_SETSIG: libc::c_int = 10;
 
-/// Returns true if anybody has this file, opened for reading only, open for writing.
+/// Returns true if any process has this file open for writing. The descriptor must be read-only.
 ///
-/// Takes a read lease and gives it back (fcntl(2)). The signal that a writer who comes in
-/// between would raise is one that is ignored by default.
+/// Takes and releases a read lease (fcntl(2)). A writer that opens the file in between causes a
+/// signal that is ignored by default.
 ///
 /// # Errors
 /// `EACCES` for the files of others without CAP_LEASE, `EINVAL` where there are no leases.
@@ -104,7 +104,7 @@ pub fn close_descriptor(fd: RawFd) {
     }
 }
 
-/// Sets close-on-exec on all descriptors except the standard ones, whoever opened them.
+/// Sets close-on-exec on all descriptors except the standard ones.
 pub fn close_all_on_exec() {
     const FIRST: libc::c_uint = 3;
     // SAFETY: the call takes three integers; it changes a flag of descriptors, which none of

@@ -1,9 +1,9 @@
-//! Tests of the library that cannot be done here are counted as those in `tests` are.
+//! Counts unit tests that cannot run here, like the tests in `tests/`.
 
 use std::fs::File;
 use std::io::Write;
 
-/// Tells the runner of the tests that this one could not be done here.
+/// Reports to the test runner that this test could not run here.
 pub fn skip(reason: &str) {
     let test = std::thread::current();
     let line = format!(

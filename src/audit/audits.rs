@@ -17,7 +17,7 @@ use crate::status::drift_report::{DriftReport, DriftVerdict, ReportSample};
 use crate::status::number_format::counted;
 use crate::status::snapshot::{LastVerify, VerifyProgress};
 
-/// What follows a step.
+/// The result of a step.
 pub enum AuditStep {
     /// Actions, then the next step.
     Actions(Vec<Action>),
@@ -199,8 +199,8 @@ impl Audits {
         actions
     }
 
-    /// Gives all requests up: the daemon shuts down. Returns the clients to be told, and what is to
-    /// be done.
+    /// Drops all requests, because the daemon shuts down. Returns the clients to be notified, and
+    /// the actions.
     pub fn on_shutdown(&mut self) -> (Vec<ConnectionId>, Vec<Action>) {
         let current = self.current.iter().map(|audit| audit.client);
         let waiting = self.waiting.iter().map(|request| request.client);

@@ -1,4 +1,4 @@
-//! A child of a comparison: a dry run, or rsync that tells its version.
+//! A child of a comparison: a dry run, or an rsync that prints its version.
 
 use std::cell::RefCell;
 
@@ -12,9 +12,9 @@ use crate::process::{ExitStatus, Pid, Stream};
 pub struct Child {
     /// The process.
     pub pid: Pid,
-    /// What it has printed.
+    /// The parsed output.
     pub output: DryRunOutput,
-    /// How it has ended.
+    /// The exit status; `None` while it runs.
     pub status: Option<ExitStatus>,
     /// The first line of the output.
     pub first: RefCell<Option<Vec<u8>>>,

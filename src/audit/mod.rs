@@ -11,14 +11,15 @@
 //! | `passes` | which differences are drift, and which paths are compared again |
 //! | `view` | what it reads of the daemon |
 //!
-//! A comparison begins when everything from before its request is at the target, as for
-//! `status -wait`. A dry run of rsync then names what differs while the sync goes on. A difference
-//! is drift if no event concerned its path between the request and a second barrier behind the dry
-//! run: everything that the dry run has seen is at the target by then. The other paths are compared
-//! again, by a list, at most [`MAX_PASSES`] times in all. What still changes is in motion.
+//! A comparison begins when all changes from before its request are on the target, as for
+//! `status -wait`. A dry run of rsync then lists the differences while the sync continues. A second
+//! barrier after the dry run waits until everything that the dry run has seen is on the target. A
+//! difference is drift if no event concerned its path between the request and this barrier. The
+//! other paths are compared again, by a list, at most [`MAX_PASSES`] times in total. Paths that
+//! still change are in motion.
 //!
-//! The room may call `control`, `script` and those below. It changes nothing of the daemon by itself
-//! but starts the dry runs.
+//! The room may call `control`, `script` and those below. It starts the dry runs and changes
+//! nothing else of the daemon.
 
 mod audits;
 #[cfg(test)]

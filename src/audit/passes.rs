@@ -39,7 +39,7 @@ pub struct Passes {
     drift: BTreeMap<Vec<u8>, PathDrift>,
     moving: BTreeSet<Vec<u8>>,
     repaired: BTreeSet<Vec<u8>>,
-    /// What the sides have at drifting paths.
+    /// The entries of both sides at drifting paths.
     source: BTreeMap<Vec<u8>, Option<ListedFile>>,
     target: BTreeMap<Vec<u8>, Option<ListedFile>>,
     /// The last entries of the transfer log about them.
@@ -79,7 +79,7 @@ impl Passes {
         !self.found.is_empty()
     }
 
-    /// Sorts what was found, after all changes that the dry run may have seen are at the target.
+    /// Sorts what was found, after all changes that the dry run may have seen are on the target.
     /// Returns the paths that have changed meanwhile and are to be compared again, if any.
     pub fn sort(
         &mut self,
@@ -163,7 +163,7 @@ impl Passes {
         self.source = listed;
     }
 
-    /// Takes in a listing of the paths at the target.
+    /// Takes in a listing of the paths on the target.
     pub fn on_target_listed(&mut self, listed: BTreeMap<Vec<u8>, Option<ListedFile>>) {
         self.target = listed;
     }
@@ -208,7 +208,7 @@ impl Passes {
     }
 }
 
-/// Returns the entries of a list that compare a path, whatever its type at the target is.
+/// Returns the entries of a list that compare a path, whatever its type on the target is.
 fn listed(path: &[u8], is_directory: Option<bool>) -> Vec<ListedPath> {
     let entry = |path: &[u8], is_gone| ListedPath {
         path: path.to_vec(),

@@ -1,4 +1,4 @@
-//! What audits read of the daemon.
+//! The part of the daemon's state that audits read.
 
 use crate::component::SamplePlace;
 use crate::control::DaemonView;
@@ -40,7 +40,7 @@ pub trait AuditView: DaemonView {
         by_content: bool,
     ) -> Result<Comparison, String>;
 
-    /// Returns the command that prints the version of the rsync at the target of a comparison;
+    /// Returns the command that prints the version of the rsync on the target of a comparison;
     /// `None` if no remote shell reaches it.
     fn remote_version(&self, sync: SyncId, comparison: &Comparison) -> Option<Command>;
 

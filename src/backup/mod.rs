@@ -1,5 +1,5 @@
-//! `backup = { … }`: the dated directories in which rsync keeps what the target loses, and the removal
-//! of old ones.
+//! `backup = { … }`: the dated directories in which rsync keeps files that it replaces or deletes,
+//! and the removal of old ones.
 //!
 //! A transfer that replaces or deletes something moves it to `DIR/DATE/TIME`, in local time of this
 //! host. Only directories in DIR whose names are dates are ever removed.

@@ -1,7 +1,8 @@
 //! The call that compares single directories, without those below them.
 //!
 //! A name with a slash behind it makes `rsync -d --files-from` read that directory and, with
-//! `--delete`, remove what only the target has in it. The root is `/./`. Filter rules apply to both.
+//! `--delete`, remove entries that are only on the target. The root is `/./`. Filter rules apply to
+//! both.
 
 use crate::log;
 

@@ -3,10 +3,10 @@
 //! A list for `--files-from` must name what exists and, for deletion, the topmost of what is gone.
 //! rsync itself only sees "no such file" and fails otherwise: a name below something that is no
 //! directory any more is an error (exit code 23), one below a symlink that has replaced a directory
-//! is followed and written through at the target.
+//! is followed and written through on the target.
 //!
-//! So each path is walked from the source down and ends at the first component that is missing or
-//! no directory. Paths are visited in order, so the directories of the previous path are reused for
+//! Each path is therefore walked from the source down to the first component that is missing or not
+//! a directory. Paths are visited in order, so the directories of the previous path are reused for
 //! the next one, and none is looked up twice.
 
 use std::cmp::Ordering;
@@ -79,7 +79,7 @@ pub struct CollapsedItem<'a> {
 }
 
 impl CollapsedItem<'_> {
-    /// Asks the rules about the kind of thing that is here, which events may not have told.
+    /// Applies the rules to the type of the object on disk, which events may not have reported.
     fn judge(&mut self, rules: &Rules, followed: &dyn Fn(&[u8]) -> bool) {
         let directory = match self.stat.map(|stat| stat.node) {
             Some(FileKind::Unknown) => return,

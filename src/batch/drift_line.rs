@@ -1,4 +1,4 @@
-//! What differs at a path, by a line that a dry run of rsync writes with [`FORMAT`].
+//! The differences at a path, from a line that a dry run of rsync writes with [`FORMAT`].
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub struct PathDrift {
     pub path: Vec<u8>,
     /// True for a directory.
     pub is_directory: bool,
-    /// What differs, in the order of [`DriftKind`]; at least one.
+    /// The differences, in the order of [`DriftKind`]; at least one.
     pub kinds: Vec<DriftKind>,
 }
 

@@ -58,10 +58,10 @@ pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
     words
 }
 
-/// The option that makes rsync tell the checksum in use.
+/// The option that makes rsync print the checksum algorithm.
 pub const TELL_CHECKSUM: &[u8] = b"--debug=nstr";
 
-/// Returns true if an rsync that tells this version knows [`TELL_CHECKSUM`].
+/// Returns true if an rsync of this version supports [`TELL_CHECKSUM`].
 pub fn tells_checksum(version: &[u8]) -> bool {
     let number = version.strip_prefix(b"rsync  version ");
     let mut parts = number.unwrap_or_default().split(|&byte| byte == b'.');
@@ -77,11 +77,11 @@ fn checksum(line: &[u8]) -> Option<&[u8]> {
     name.split(|&byte| byte == b' ').next()
 }
 
-/// What a dry run has printed so far.
+/// The parsed output of a running dry run.
 #[derive(Debug, Default)]
 pub struct DryRunOutput(RefCell<Printed>);
 
-/// What a dry run has found.
+/// The differences that a dry run has found.
 #[derive(Debug, Default)]
 pub struct Printed {
     /// The differences, at most [`MAX_CHANGES`].

@@ -21,7 +21,7 @@ const MAX_WORD_BYTES: usize = 64 * 1024;
 
 /// Returns the call for these events as they are, in their order. `is_file` is called for names
 /// that are excluded if they are directories. With `follows_links`, each name may be one that
-/// rsync sends as a directory, or that was one at the target: its contents have no events.
+/// rsync sends as a directory, or that was one on the target: its contents have no events.
 pub fn transfer(
     request: &BatchRequest<'_>,
     rules: &Rules,

@@ -15,7 +15,7 @@ pub const DRY_RUN: [&str; 5] = [
     "--out-format=//%i//%l//%n%L//",
 ];
 
-/// What a transfer does to an entry of the target.
+/// The effect of a transfer on an entry of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
     /// It does not exist and is created.
@@ -31,7 +31,7 @@ pub enum Difference {
 /// One entry that a transfer would touch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Itemized<'a> {
-    /// What happens to it.
+    /// The effect of the transfer.
     pub difference: Difference,
     /// The size of a regular file whose contents are sent; 0 for all others.
     pub bytes: u64,
@@ -80,7 +80,7 @@ impl ItemizedLine<'_> {
         })
     }
 
-    /// Returns true if the entry does not exist at the target.
+    /// Returns true if the entry does not exist on the target.
     pub fn is_new(&self) -> bool {
         self.attributes.first() == Some(&b'+')
     }

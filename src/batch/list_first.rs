@@ -1,9 +1,10 @@
-//! Decides whether a comparison of everything lists the whole source first
-//! (`--no-inc-recursive`), and whether it reports its progress.
+//! Decides if a full comparison lists the whole source first (`--no-inc-recursive`), and if it
+//! reports its progress.
 //!
-//! rsync's incremental recursion keeps about 1,000 names in flight, so that a comparison over a
-//! network takes a round trip for every 1,000 names. Without it, rsync compares at the speed of the
-//! disks, but sends nothing before the whole source is listed, and holds the list in memory.
+//! rsync's incremental recursion sends the file list in parts of about 1,000 names, so that a
+//! comparison over a network takes a round trip for every 1,000 names. Without it, rsync compares
+//! at the speed of the disks, but sends nothing before the whole source is listed, and holds the
+//! list in memory.
 
 use std::fs;
 
@@ -17,7 +18,7 @@ const MAX_INCREMENTAL: usize = 1000;
 /// The memory of rsync for one entry of its list, in bytes. 83 were measured with short names.
 const BYTES_PER_ENTRY: u64 = 128;
 
-/// What the decision depends on.
+/// The inputs of the decision.
 pub struct WholeComparison<'a> {
     /// `rsync = { inc_recursive = … }`.
     pub inc_recursive: Option<bool>,
@@ -83,8 +84,8 @@ fn decides(word: &[u8]) -> bool {
     names.contains(&word)
 }
 
-/// Returns the memory that processes of this host may still use, in bytes, as proc(5) and the
-/// memory limit of the control group tell it.
+/// Returns the memory that processes of this host may still use, in bytes, from proc(5) and the
+/// memory limit of the control group.
 pub fn available_memory() -> Option<u64> {
     let host = fs::read_to_string("/proc/meminfo").ok();
     let host = host.as_deref().and_then(mem_available);

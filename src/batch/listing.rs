@@ -5,8 +5,8 @@ use super::error_lines::unescape;
 use super::output;
 use crate::paths;
 
-/// The options of the call. The listing is the only thing that `--list-only` does, whatever the
-/// destination is.
+/// The options of the call. With `--list-only` rsync transfers nothing, regardless of the
+/// destination.
 const OPTIONS: [&str; 7] = [
     "--list-only",
     "--dry-run",

@@ -12,8 +12,8 @@
 //! | [`changed_directories`] | the call that compares single directories, without those below them |
 //! | [`itemized`] | what a dry run would do, entry by entry |
 //! | [`long_paths`] | paths that are too long for a list |
-//! | [`list_first`] | whether a comparison of everything lists the whole source first |
-//! | [`list_strategy`] | which of the two calls, and what failures teach |
+//! | [`list_first`] | whether a full comparison lists the whole source first |
+//! | [`list_strategy`] | the choice of the call, also after failures |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`connection_options`] | the options that decide how rsync reaches the target |
 //! | [`drift_line`] | what differs at a path, as `--itemize-changes` tells it |
@@ -69,7 +69,7 @@ pub enum Change {
     Modify,
     /// Its attributes changed.
     Attrib,
-    /// It is gone.
+    /// The path was deleted.
     Delete,
     /// It was renamed to [`BatchEntry::to`].
     Move,
@@ -93,8 +93,8 @@ pub enum ListMode {
     /// Files-from where it is known to have the same result as the classic call.
     #[default]
     Auto,
-    /// Files-from whatever the binary and the options are. Only a directory replaced by a new one,
-    /// which it cannot express, is still classic.
+    /// Files-from for all binaries and options. Only a directory replaced by a new one, which
+    /// files-from cannot express, is sent by the classic call.
     FilesFrom,
     /// Always the classic call.
     Filter,
@@ -119,18 +119,18 @@ pub struct BatchRequest<'a> {
     /// Entries have passed them already. They apply to paths without entries of their own: the
     /// contents of directories that are deleted, or replaced by new ones.
     pub filters: &'a [Vec<u8>],
-    /// True if excluded files at the target are deleted with their directory, not kept.
+    /// True if excluded files on the target are deleted with their directory, not kept.
     pub delete_excluded: bool,
     /// The end of the last transfer of this sync, full or not, successful or not.
     pub last_transfer: Option<SystemTime>,
-    /// True if some of the files may be at the target already with the size and time of others that
+    /// True if some of the files may be on the target already with the size and time of others that
     /// were sent before, so that contents have to be compared.
     pub by_content: bool,
     /// The kind of call to make.
     pub list: ListMode,
 }
 
-/// The way rsync decides if a listed file is unchanged.
+/// The criterion by which rsync treats a listed file as unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compare {
     /// By size and whole-second time of modification.
@@ -138,7 +138,7 @@ pub enum Compare {
     Times,
     /// By its contents as well.
     Content,
-    /// Not at all: every file is sent.
+    /// No comparison: every file is sent.
     Never,
 }
 
@@ -160,7 +160,7 @@ pub enum TransferKind {
     Classic,
     /// `--files-from=-`
     FilesFrom {
-        /// Some listed names do not exist and are to be deleted at the target.
+        /// Some listed names do not exist and are to be deleted on the target.
         missing: bool,
     },
 }
@@ -172,8 +172,8 @@ pub struct Transfer {
     pub args: Vec<Vec<u8>>,
     /// The standard input: names separated by NUL, none at the end.
     pub list: Vec<u8>,
-    /// The offset of the names in `list`: behind the rules, if there are any. Names are rules as
-    /// well then.
+    /// The offset of the names in `list`. If there are rules, they precede the names, which are
+    /// then rules as well.
     pub names_at: usize,
     /// The kind of the call, for [`ListStrategy::failed`].
     pub kind: TransferKind,

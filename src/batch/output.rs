@@ -17,14 +17,14 @@ pub struct RsyncProgress {
     pub rate: String,
     /// The time left, or at the end the time taken, in rsync's form: `0:00:08`.
     pub time: String,
-    /// The entries that rsync knows of, if it tells.
+    /// The entries that rsync has listed, if it reports them.
     pub entries: Option<RsyncEntries>,
 }
 
 /// The entries of a transfer: `to-chk=169/396`, or `ir-chk=169/396` while more are being listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RsyncEntries {
-    /// Those that have been compared.
+    /// The compared entries.
     pub compared: u64,
     /// All that have been listed.
     pub listed: u64,

@@ -1,10 +1,10 @@
 //! Resolves a sync's `rsync.binary`, and tests if that rsync deletes missing names and stays below
 //! the source.
 //!
-//! `--delete-missing-args` has a history: unknown before 3.1, creating what it should delete or
-//! failing on names below missing directories until 3.2.3, refused by the receiver in 3.4.3 and in
-//! distributions that adopted its security fixes. Version numbers do not distinguish these; a test
-//! run of some 50 ms does.
+//! `--delete-missing-args` works in some versions only: it is unknown before 3.1; up to 3.2.3 it
+//! creates entries that it should delete, or fails for names below missing directories; the
+//! receiver of 3.4.3, and of distributions with its security fixes, refuses it. Version numbers do
+//! not distinguish these cases; a test run of about 50 ms does.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -134,14 +134,14 @@ impl Binary {
         })
     }
 
-    /// Asks all questions that have not been asked yet.
+    /// Runs all tests that have not been run yet.
     pub fn probe(&self) {
         self.deletes_missing();
         self.is_confined();
         self.reports_progress();
     }
 
-    /// Returns true if all questions have been asked, so that the answers take no time.
+    /// Returns true if all tests have been run, so that the results are available at once.
     pub fn is_probed(&self) -> bool {
         [&DELETES_MISSING, &IS_CONFINED, &REPORTS_PROGRESS]
             .into_iter()
@@ -154,7 +154,7 @@ impl Binary {
         known.map(|(_, answer)| *answer)
     }
 
-    /// The answer to a question, asked once in the life of the process.
+    /// Returns the result of a test, which runs once in the life of the process.
     fn answer(
         &self,
         tried: &Tried,

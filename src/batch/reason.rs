@@ -1,7 +1,6 @@
 //! Finds the line of a child's error output that explains its failure.
 //!
-//! rsync and ssh print more than that: greetings and warnings before the error, and its
-//! consequences after it.
+//! rsync and ssh also print banners and warnings before the error, and consequences after it.
 
 /// The maximum length of a quoted line.
 const MAX_LENGTH: usize = 500;
@@ -131,7 +130,8 @@ fn rank(line: &[u8]) -> Rank {
     }
 }
 
-/// Returns the most relevant line, the first of several alike; an empty one if there is none.
+/// Returns the most relevant line, the first one of equal relevance; an empty line if there is
+/// none.
 pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
     let (mut best, mut last_other) = (None, None);
     let mut is_closed = false;

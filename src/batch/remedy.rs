@@ -1,4 +1,4 @@
-//! What an administrator can do about a failure that rsync or ssh reports.
+//! Remedies for failures that rsync or ssh reports.
 
 /// Parts of error lines in lower case, all of which the line contains, and the remedy. The first
 /// entry that matches counts.

@@ -1,4 +1,4 @@
-//! Tells which of the user's own options the files-from call supports.
+//! Determines if the files-from call supports the user's own options.
 //!
 //! The options are those of rsync(1). An option is in a list here if it is known to have the same
 //! effect in both calls; an unknown one makes the batch a classic one.
@@ -12,7 +12,7 @@ pub enum ListSupport {
     Any,
     /// Only the classic call deletes the same files.
     ClassicToDelete,
-    /// Only the classic call does what the user asked for.
+    /// Only the classic call supports the options.
     Classic,
 }
 
@@ -70,7 +70,7 @@ pub fn follows_links(words: &[Vec<u8>]) -> bool {
     have(words, long, b"LkK")
 }
 
-/// Which symlinks to directories in the source rsync sends as directories.
+/// The symlinks to directories in the source that rsync sends as directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentAsDirectories {
     /// None.
@@ -81,7 +81,7 @@ pub enum SentAsDirectories {
     All,
 }
 
-/// Reads the words for it.
+/// Returns this from the options.
 pub fn sent_as_directories(words: &[Vec<u8>]) -> SentAsDirectories {
     if have(words, "copy-links copy-dirlinks", b"Lk") {
         SentAsDirectories::All

@@ -1,20 +1,20 @@
-//! The names of rsync's temporary files, as they stand in its messages.
+//! The names of rsync's temporary files in its messages.
 //!
-//! A file is written as `.NAME.XXXXXX` beside its place, without the first dot in a directory of
-//! `--temp-dir`. What replaces a symlink or a device is made as `.NAME.N` with a number. `NAME` is
-//! the name of the file, but for a dot at either end, and if it is long its beginning: 246 bytes, or
-//! fewer if a character that is not ASCII would be cut.
+//! A file is written as `.NAME.XXXXXX` in its directory, or as `NAME.XXXXXX` in the directory of
+//! `--temp-dir`. Symlinks and devices are created as `.NAME.N` with a number. `NAME` is the name of
+//! the file without a dot at either end. A long name is truncated to 246 bytes, or fewer if a
+//! character that is not ASCII would be cut.
 
-/// rsync cuts longer names, the leading dot not counted.
+/// rsync truncates longer names; the leading dot does not count.
 const MAX_STEM: usize = 246;
 
 /// Digits of the number that makes the name of a symlink or a device unique.
 const MAX_DIGITS: usize = 6;
 
-/// What the name of a temporary file tells of the file it is for.
+/// The directory and the name that a temporary file shares with its final file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TempName<'a> {
-    /// Where it is, with a slash at its end.
+    /// The directory, with a trailing slash.
     pub directory: &'a [u8],
     /// The name of the file, or the beginning of it, without a dot in front.
     stem: &'a [u8],
@@ -38,37 +38,38 @@ impl<'a> TempName<'a> {
         Some(TempName { directory, stem })
     }
 
-    /// The paths of the files it may be for whose names rsync does not cut.
+    /// Returns the possible paths of the final file if rsync does not truncate its name.
     pub fn originals(self) -> impl Iterator<Item = Vec<u8>> {
         let dots: [(&[u8], &[u8]); 4] = [(b"", b""), (b".", b""), (b"", b"."), (b".", b".")];
         let dots = dots.into_iter().filter(move |_| !self.stem.is_empty());
         dots.map(move |(front, end)| [self.directory, front, self.stem, end].concat())
     }
 
-    /// Returns true if it may be for a file of this name, which rsync cuts.
+    /// Returns true if the final file may have this name, which rsync truncates.
     pub fn may_be_of_long(self, name: &[u8]) -> bool {
         is_cut(name) && without_dot(name).starts_with(self.stem)
     }
 
-    /// Where the keys of [`long_key`] begin that are of files it may be for.
+    /// Returns the prefix of the keys of [`long_key`] of possible final files.
     pub fn long_start(self) -> Vec<u8> {
         [self.directory, self.stem].concat()
     }
 }
 
-/// Returns the path and, if it is that of a temporary file, the possible paths of the file itself.
+/// Returns the path and, if it is the path of a temporary file, the possible paths of the final
+/// file.
 pub fn variants(path: &[u8]) -> Vec<Vec<u8>> {
     let originals = TempName::new(path).map(TempName::originals);
     let originals = originals.into_iter().flatten();
     std::iter::once(path.to_vec()).chain(originals).collect()
 }
 
-/// Returns true if rsync cuts a name for that of a temporary file.
+/// Returns true if rsync truncates this name in the name of the temporary file.
 pub fn is_cut(name: &[u8]) -> bool {
     without_dot(name).len() > MAX_STEM
 }
 
-/// A path as the path of its temporary file begins, if its name is cut.
+/// Returns the prefix of the path of the temporary file, if the name is truncated.
 pub fn long_key(path: &[u8]) -> Option<Vec<u8>> {
     let slash = path.iter().rposition(|&byte| byte == b'/')?;
     let (directory, name) = path.split_at(slash + 1);

@@ -1,7 +1,7 @@
 //! lsyncd's command line: long options with one dash or two, no short ones, no `--opt=value`.
 //!
-//! The words are hand-parsed because no argument library reads single-dash long
-//! options. Parsing stops at the first trouble, left to right.
+//! The command line is parsed here because argument libraries do not support long options with one
+//! dash. Parsing stops at the first error.
 //!
 //! * `error`: an invalid command line;
 //! * `help`: the texts of `-help` and `-monitor`.

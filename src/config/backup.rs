@@ -1,4 +1,4 @@
-//! `backup = { … }`: what the target loses is kept in dated directories.
+//! `backup = { … }`: replaced and deleted files are kept in dated directories.
 
 use mlua::{Result, Table, Value};
 
@@ -10,7 +10,7 @@ use crate::batch;
 /// The field of a prepared configuration whose transfers keep backups.
 const FIELD: &str = "_backup";
 
-/// Where backups are kept, and how long.
+/// The directory of backups, and their maximum age.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// The directory as rsync gets it, without a trailing slash.

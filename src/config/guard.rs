@@ -1,13 +1,12 @@
-//! `guard = { … }`: what must hold of a source before its target is changed.
+//! `guard = { … }`: conditions for changes of a target.
 //!
-//! | key | what must hold |
+//! | key | condition |
 //! |---|---|
 //! | `mount = true` | the source, or a directory above it other than `/`, is a mount point |
 //! | `marker = ".present"` | this name exists in the source |
 //! | `maxDelete = "50%"` or `1000` | no transfer deletes more of the target than that |
 //!
-//! `guard = false` switches off as well what is looked at in any case: whether the source lies on
-//! the same mount as before.
+//! `guard = false` also disables the default guards, such as the check of the source's mount.
 
 use mlua::{Result, Table, Value};
 
@@ -20,7 +19,7 @@ use super::{parse_number, text_of, truthy};
 pub enum MaxDelete {
     /// A number of files and directories.
     Count(u64),
-    /// A percentage of the entries at the target, 0 to 100.
+    /// A percentage of the entries on the target, 0 to 100.
     Percent(f64),
 }
 

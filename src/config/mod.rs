@@ -13,9 +13,9 @@
 //! * `backup`: the dated directories of `backup`;
 //! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of day;
 //! * `verify`: comparisons at given times;
-//! * `warm_start`: what `init = "changed"` needs to know;
+//! * `warm_start`: the properties of a sync that `init = "changed"` requires;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;
-//! * `ssh`: ssh as rsync's remote shell, moves at the target, shared connections;
+//! * `ssh`: ssh as rsync's remote shell, moves on the target, shared connections;
 //! * `check`: checks of files;
 //! * `config_error`: the error of an invalid configuration.
 //!
@@ -94,7 +94,7 @@ pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
         .ok_or_else(|| config_error(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
-/// What a value is, for messages: "not {}".
+/// Returns the type of a value, for messages: "not {}".
 pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Nil => "nil",
@@ -109,7 +109,7 @@ pub fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// The number a value stands for; texts in Lua's number syntax count.
+/// Returns a value as a number; texts in Lua's number syntax are numbers.
 pub fn number_of(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => Some(*number as f64),

@@ -57,7 +57,7 @@ pub enum ControlSocket {
 pub enum Hup {
     /// `"all"`: every sync runs its startup transfer.
     All,
-    /// `"changed"`: only syncs that are new or have changed do; the others go on untouched.
+    /// `"changed"`: only new and changed syncs do; the others are not affected.
     Changed,
 }
 
@@ -95,7 +95,7 @@ pub struct Settings {
     pub max_staleness: Option<Duration>,
     /// The writes that count as changes.
     pub mode: InotifyMode,
-    /// Which backend watches the sources.
+    /// The backend that watches the sources.
     pub watch: WatchChoice,
     /// The maximum size of the transfer log of each sync in bytes; 0 if there is none.
     pub transfer_log_size: usize,

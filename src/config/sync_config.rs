@@ -25,7 +25,7 @@ use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
 use crate::watch::InotifyMode;
 
-/// When files that the source does not have are deleted at the target.
+/// The cases in which files that are not in the source are deleted on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delete {
     /// `true`: at startup and in batches.
@@ -39,7 +39,7 @@ pub enum Delete {
 }
 
 impl Delete {
-    /// Returns true if batches delete at the target.
+    /// Returns true if batches delete on the target.
     pub fn in_batches(self) -> bool {
         matches!(self, Delete::Always | Delete::Running)
     }
@@ -73,7 +73,7 @@ pub struct SyncConfig {
     pub priority: Priority,
     /// The limits of the bandwidth by time of day.
     pub bandwidth: Option<Bandwidth>,
-    /// Where backups are kept.
+    /// The directory and age of backups.
     pub backup: Option<Backup>,
     /// The deletions of batches.
     pub delete: Delete,
@@ -264,7 +264,7 @@ pub fn filter(config: &Table) -> Result<Filter> {
     Ok(filter)
 }
 
-/// What to write in place of a filter rule that is none, with the end of its sentence in front.
+/// Returns the advice for an invalid filter rule, after the end of the previous sentence.
 fn advice(rule: &[u8]) -> String {
     let text = String::from_utf8_lossy(rule);
     let (word, pattern) = text.trim_start().split_once(' ').unwrap_or(("", &text));

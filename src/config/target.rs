@@ -16,7 +16,7 @@ use crate::filter::{Filter, OptionRules};
 use crate::paths;
 use crate::rsync_syntax;
 
-/// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
+/// Returns the destination of the built-in kinds: `target` if it is set, else `HOST:TARGETDIR`.
 ///
 /// # Errors
 /// None but Lua's own.
@@ -78,8 +78,8 @@ pub fn check_local(
     }
 }
 
-/// Returns true if the filter rules among the words of rsync exclude this directory, false if they do
-/// not, and `None` where that cannot be told from the words alone.
+/// Returns true if the filter rules among the words of rsync exclude this directory, false if they
+/// do not, and `None` if the words alone do not determine it.
 fn leave_out(words: &[Vec<u8>], path: &[u8]) -> Option<bool> {
     let rules = OptionRules::of(words);
     if rules

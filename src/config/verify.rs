@@ -18,7 +18,7 @@ pub struct VerifyConfig {
     pub by_content: bool,
     /// The contents of one file in this many are compared, each time of others.
     pub sample: Option<u32>,
-    /// What differs is sent.
+    /// Differences are repaired.
     pub repairs: bool,
 }
 

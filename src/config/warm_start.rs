@@ -1,4 +1,4 @@
-//! What `init = "changed"` needs to know of a sync.
+//! The properties of a sync that `init = "changed"` requires.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Barrier: waits until everything that happened before a request is at the target.
+//! Barrier: waits until everything that happened before a request is on the target.
 //!
 //! A barrier passes in two steps. First, the watcher has delivered all kernel events from before
 //! the request ([`DaemonView::has_reported`]). Then all entries that are in the queues at that
@@ -32,7 +32,7 @@ enum BarrierStage {
     },
     /// Waits until each sync has reached its mark.
     Marked(Vec<(SyncId, Mark)>),
-    /// Not begun, or to begin again because a reload has moved pending events to other syncs.
+    /// Not begun, or restarted because a reload has moved pending events to other syncs.
     Anew,
 }
 

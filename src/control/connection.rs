@@ -1,4 +1,4 @@
-//! One client connection: its stream, what it has said and what it is told.
+//! One client connection: its stream, its input and its output.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-/// What becomes of a connection after its bytes have been moved.
+/// The state of a connection after reading and writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionFate {
     Keep,

@@ -104,8 +104,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the first default control socket that is free. If there is none, the reasons are logged;
-    /// a directory of a service that does not exist is the business of the service.
+    /// Opens the first default control socket that is free. If there is none, the reasons are
+    /// logged, unless the directory of another service does not exist.
     fn open_default(&mut self, settings: &Settings, registry: &Registry) {
         let fixed = fixed_place(settings.pid_file.as_deref());
         let is_usual = fixed.is_none();

@@ -3,10 +3,10 @@
 //! | file | what it does |
 //! |---|---|
 //! | `server` | the component: sockets and clients of a daemon, in steps |
-//! | `view` | what it reads of the daemon |
+//! | `view` | the part of the daemon's state that it reads |
 //! | `fake_view` | a daemon for tests |
 //! | `listener` | the listening sockets |
-//! | `connection` | one connection: what was said and what is told |
+//! | `connection` | one connection: its input and its output |
 //! | `connections` | open connections and their limits |
 //! | `requests` | requests of the control socket to replies and actions |
 //! | `barrier` | clients that wait for everything that happened before |
@@ -14,7 +14,7 @@
 //! | `protocol` | requests and replies, one JSON object per line |
 //! | `socket_paths` | the paths of a daemon's socket |
 //!
-//! docs/control.md describes the protocol. The server changes nothing of the daemon by itself: it
+//! docs/control.md describes the protocol. The server does not change the daemon by itself: it
 //! reads a [`DaemonView`] and returns actions. The room may call `sync`, `watch` and those below.
 
 pub mod barrier;

@@ -42,7 +42,7 @@ pub enum Verb {
         #[serde(default)]
         entries: usize,
     },
-    /// Reply when everything that happened before this request is at the target.
+    /// Reply when everything that happened before this request is on the target.
     Wait {
         /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +134,7 @@ pub enum Verb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample: Option<f64>,
     },
-    /// Return how syncs have been going in the last hour and the last day.
+    /// Return the series of the last hour and the last day.
     Trends {
         /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]

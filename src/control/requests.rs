@@ -14,12 +14,12 @@ use crate::status::number_format::counted;
 /// The default number of reports.
 const REPORTS: usize = 20;
 
-/// What a request comes to.
+/// The result of a request.
 #[derive(Debug, PartialEq)]
 pub enum Response {
     /// The reply, and what is to be done.
     Reply(Box<Reply>, Vec<Action>),
-    /// The reply follows when everything that happened before the request is at the target of this
+    /// The reply follows when everything that happened before the request is on the target of this
     /// sync, or of all.
     Barrier(Option<String>),
     /// The reply follows when the transfer log or reports have been read.

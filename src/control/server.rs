@@ -33,13 +33,13 @@ const MAX_ACTIVITY_ENTRIES: usize = 200;
 
 /// The sockets and clients of a daemon.
 ///
-/// A turn consists of steps, since what one client requests may change what the next one is told.
-/// The loop calls [`ControlServer::on_step`] until no step is left, and carries out the actions of
+/// A turn consists of steps, because a request of one client may change the reply to the next one.
+/// The loop calls [`ControlServer::on_step`] until no step is left, and executes the actions of
 /// each before the next.
 pub struct ControlServer {
     listeners: Listeners,
     connections: Connections,
-    /// The clients that wait until their changes are at the target.
+    /// The clients that wait until their changes are on the target.
     barriers: Vec<(ConnectionId, Barrier)>,
     /// The remaining steps of the turn.
     steps: VecDeque<ServerStep>,

@@ -1,4 +1,4 @@
-//! What the control server reads of the daemon.
+//! The part of the daemon's state that the control server reads.
 
 use crate::component::SyncCommand;
 use crate::id::SyncId;
@@ -16,7 +16,7 @@ pub trait DaemonView {
     /// each queue.
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot;
 
-    /// Returns how the syncs with this name, or all, have been going.
+    /// Returns the series of the syncs with this name, or of all.
     fn trends(&self, name: Option<&str>) -> TrendPage;
 
     /// Returns what is known of an absolute path, for the sync of this name or for all.
@@ -34,7 +34,7 @@ pub trait DaemonView {
     /// Returns a mark behind all entries of a sync's queue.
     fn mark(&self, sync: SyncId) -> Option<Mark>;
 
-    /// Returns true if everything before the mark is at the target.
+    /// Returns true if everything before the mark is on the target.
     fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool;
 }
 

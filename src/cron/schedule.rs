@@ -17,7 +17,7 @@ pub type Zone = fn(WallTime) -> i64;
 /// hours, as in cron(8).
 const MAX_SET_BACK: i64 = 3 * 3600;
 
-/// How far back the last due time is searched: ten years.
+/// The maximum age of the last due time in searches: ten years.
 const MAX_PAST: i64 = 3653 * DAY;
 
 /// The rules of one sync.

@@ -1,8 +1,8 @@
 //! Wakes the event loop when a crontab is due.
 //!
-//! The other timers of the loop use the monotonic clock, which nobody sets and which stops
-//! while the machine sleeps. Crontabs use the time of day: a timerfd_create(2) descriptor on
-//! `CLOCK_REALTIME` expires at the time itself, and at once when the clock is set.
+//! The other timers of the loop use the monotonic clock, which cannot be set and stops during a
+//! suspend. Crontabs use the time of day: a timerfd_create(2) descriptor on `CLOCK_REALTIME`
+//! expires at the given time, and at once when the clock is set.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,4 +1,4 @@
-//! Log lines about comparisons of everything that take long.
+//! Log lines about long full comparisons.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl ComparisonProgress {
     }
 }
 
-/// Returns the line of a comparison of everything, if something is known of its progress.
+/// Returns the line of a full comparison, if something is known of its progress.
 fn line(job: &Job) -> Option<String> {
     let sync = job.handle().sync.borrow();
     let progress = job.progress(&sync)?;

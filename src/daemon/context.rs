@@ -32,7 +32,7 @@ const CRON_TOKEN: Token = Token(2);
 const MOUNTS_TOKEN: Token = Token(3);
 const FIRST_PIPE_TOKEN: usize = control::END_OF_TOKENS;
 
-/// What has woken the event loop, if it is not passed on to its owner here.
+/// The reason of a wake-up of the event loop, unless the context handles it.
 pub enum Wake {
     /// The mount table has changed.
     MountsChanged,

@@ -18,7 +18,7 @@ const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// creates new events on each call must not block the loop.
 const MAX_EVENTS_PER_TURN: usize = 1000;
 
-/// What a called action has requested.
+/// The request of a called action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
     /// Nothing, or something for queue entries.
@@ -29,7 +29,7 @@ pub enum Requested {
     Ending,
 }
 
-/// What calls actions and carries out their requests.
+/// Calls actions and executes their requests.
 pub trait ActionCaller {
     /// Returns true if the global limit permits another process.
     fn may_spawn(&self) -> bool;
@@ -44,7 +44,7 @@ pub trait ActionCaller {
     fn call_action(&mut self, handle: &Rc<SyncHandle>, id: DelayId) -> Requested;
 }
 
-/// How the calls of one sync's action end.
+/// The result of the calls of a sync's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Called {
     /// The sync has started a process.
@@ -74,7 +74,7 @@ impl Dispatcher {
         due.min()
     }
 
-    /// Lets syncs go on whose rsync has been probed.
+    /// Releases syncs whose rsync has been probed.
     pub fn on_turn(&mut self, syncs: &[Rc<SyncHandle>]) {
         self.rsync_probe.on_turn(syncs);
     }

@@ -90,8 +90,8 @@ pub fn defer_open_files(handle: &SyncHandle, watcher: &mut Watcher) -> bool {
     !ids.is_empty()
 }
 
-/// Has a directory of a sync's source and everything below it reported to this sync alone, if its
-/// user code gets each path. Returns false if it does not, or if the directory is not watched.
+/// Reports a directory of a sync's source and everything below it to this sync alone, if its user
+/// code gets each path. Returns false if it does not, or if the directory is not watched.
 pub fn report_contents(
     syncs: &[Rc<SyncHandle>],
     watcher: &mut Watcher,

@@ -115,7 +115,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
-/// Tells which words of the command line come to nothing.
+/// Logs words of the command line that have no effect.
 fn advise(options: &Options) {
     if options.runner.is_some() {
         log::warn(

@@ -1,4 +1,4 @@
-//! Reload of the configuration: what the new syncs take over from the previous ones.
+//! Reload of the configuration: the new syncs take over the state of the previous ones.
 
 use std::cell::RefCell;
 use std::env;
@@ -19,7 +19,7 @@ use crate::transfer::Job;
 /// The syncs that a reload replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadScope {
-    /// All syncs start anew. No transfer may be running.
+    /// All syncs are restarted. No transfer may be running.
     All,
     /// Syncs with an unchanged configuration keep their queues, watches and children.
     Changed,
@@ -28,7 +28,7 @@ pub enum ReloadScope {
 /// The number of syncs by what has become of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReloadedSyncs {
-    /// Syncs that go on.
+    /// The syncs that are not affected.
     pub untouched: usize,
     /// Syncs that take over the pending events of a previous one.
     pub changed: usize,
@@ -53,7 +53,7 @@ impl fmt::Display for ReloadedSyncs {
     }
 }
 
-/// Ends a configuration that has been shut down, or lets it go on if no other follows.
+/// Ends a configuration that has been shut down, or continues it if there is no new one.
 pub fn retire(last: &Rc<Script>, new: &Rc<Script>) {
     if Rc::ptr_eq(last, new) {
         last.resume();
@@ -74,8 +74,8 @@ pub fn same_watching(one: &Script, other: &Script) -> bool {
     watching(one) == watching(other)
 }
 
-/// Returns true if one configuration can follow the other only when all syncs start anew: they
-/// request other inotify events, or have tunnels.
+/// Returns true if the change of configuration restarts all syncs: the configurations request
+/// different inotify events, or have tunnels.
 pub fn replaces_all(old: &Script, new: &Script) -> bool {
     let tunnels = |script: &Script| !script.context.tunnels.borrow().is_empty();
     !same_watching(old, new) || tunnels(old) || tunnels(new)

@@ -1,8 +1,7 @@
-//! The sending side of the daemon, from the queues of syncs to processes and back: a configuration
-//! at work.
+//! The sending side of the daemon, from the queues of syncs to processes and back.
 //!
-//! A turn takes in what has ended, then calls the actions of due syncs and starts what they
-//! request.
+//! A turn handles processes that have ended, then calls the actions of due syncs and starts the
+//! processes that they request.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +80,7 @@ impl SendingSide {
         syncs.find(|handle| handle.sync.borrow().id == id)
     }
 
-    /// Calls the hook of a sync for what a comparison of source and target has found.
+    /// Calls the hook of a sync for the differences that a comparison has found.
     pub fn tell_drift(&mut self, id: SyncId, news: DriftNews) {
         if let Some(handle) = self.find(id).map(Rc::clone) {
             self.transfers

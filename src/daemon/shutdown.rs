@@ -1,10 +1,10 @@
 //! Shutdown of a configuration: no new processes start, running ones may complete, and the
 //! remaining ones are terminated.
 //!
-//! On a stop, children get `settings{ stopTimeout }`, then `SIGTERM`, then `SIGKILL`. Transfers that
-//! have had no I/O for [`IDLE_TIME`] do not get more: a peer that hangs does not delay the stop. A
-//! second stop signal reduces the time to a second. On `SIGHUP` the daemon waits for its children without a
-//! timeout, as lsyncd does.
+//! On a stop, children get `settings{ stopTimeout }`, then `SIGTERM`, then `SIGKILL`. If no
+//! transfer has had I/O for [`IDLE_TIME`], they are ended earlier, so that a peer that hangs does
+//! not delay the stop. A second stop signal reduces the time to a second. On `SIGHUP` the daemon
+//! waits for its children without a timeout, as lsyncd does.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,12 +32,12 @@ const MAX_REPORT_TIME: Duration = Duration::from_secs(2);
 /// The interval of log messages about remaining children.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What follows a shutdown.
+/// The action after a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The process exits.
     Exit(Exit),
-    /// The configuration is read again and all syncs start anew.
+    /// The configuration is read again and all syncs are restarted.
     Reset,
 }
 
@@ -55,13 +55,13 @@ pub struct Shutdown {
     kill_at: Option<Instant>,
     /// The time between SIGTERM and SIGKILL.
     kill_delay: Duration,
-    /// No child is left: the time until which the end is put off.
+    /// No child is left: the time at which the daemon exits.
     exit_at: Option<Instant>,
     /// Remaining children have got SIGTERM.
     is_terminated: bool,
 }
 
-/// What has to end before the daemon does.
+/// The processes that must end before the daemon exits.
 #[derive(Clone, Copy, Debug)]
 pub struct Remaining {
     /// The number of running children and threads of syncs.

@@ -18,8 +18,8 @@ use crate::sync::{Sync, TargetState};
 
 /// The interval of checks while a source is missing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the paths of all sources are looked at. Nothing is told of a directory above a source
-/// that is renamed.
+/// The interval in which the paths of all sources are checked. No event reports a rename of a
+/// directory above a source.
 const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The minimum time between two readings of the mount table. A machine that starts containers
 /// changes it many times a second, and each reading examines every source.
@@ -38,7 +38,7 @@ const NO_ANSWER: &str = "the file system of the target does not answer";
 /// The schedule of checks and the mounts found by the last one.
 pub struct SourceMonitor {
     due: Option<Instant>,
-    /// When the paths of all sources are looked at next.
+    /// The time of the next check of the paths of all sources.
     paths_due: Instant,
     /// The mount table is not read before this time.
     rests: Option<Instant>,

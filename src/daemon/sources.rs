@@ -75,7 +75,7 @@ impl WatchedRoots for Watcher {
     }
 }
 
-/// What the monitor checks.
+/// The sources that the monitor checks.
 pub struct Sources<'a> {
     /// All syncs.
     pub syncs: &'a [Rc<SyncHandle>],
@@ -83,7 +83,7 @@ pub struct Sources<'a> {
     pub roots: &'a mut dyn WatchedRoots,
     /// Reads the mount table.
     pub mount_table: &'a dyn Fn() -> Vec<u8>,
-    /// Where accepted sources are saved.
+    /// The directory in which accepted sources are saved.
     pub state: Option<&'a StateDir>,
     /// The time at which released syncs continue; `None` before all directories are watched.
     pub started: Option<Time>,

@@ -94,7 +94,7 @@ impl WatchedSide {
         self.has_started
     }
 
-    /// Returns true if all directories are watched and all syncs have been told to start up.
+    /// Returns true if all directories are watched and the startup of all syncs has begun.
     pub fn is_complete(&self) -> bool {
         self.has_started && !self.starting_up
     }
@@ -116,8 +116,8 @@ impl WatchedSide {
         always.into_iter().chain(others).flatten().min()
     }
 
-    /// Begins the startup of a configuration in which no sync goes on, with another watcher if it
-    /// requests other events.
+    /// Begins the startup of a configuration that keeps no sync, with a new watcher if it requests
+    /// other events.
     pub fn start_anew(&mut self, watcher: Option<Watcher>, settings: &Settings) {
         if let Some(watcher) = watcher {
             self.watcher = watcher;
@@ -241,8 +241,8 @@ impl WatchedSide {
         event_router::defer_open_files(handle, &mut self.watcher)
     }
 
-    /// Has a directory and everything below it reported to one sync. Returns false if that is not
-    /// what the sync needs, or if the directory is not watched.
+    /// Reports a directory and everything below it to one sync. Returns false if the sync does not
+    /// need this, or if the directory is not watched.
     pub fn report_contents(&mut self, to: SyncId, path: &[u8], now: Time) -> bool {
         event_router::report_contents(&self.syncs, &mut self.watcher, to, path, now)
     }

@@ -1,7 +1,7 @@
-//! Detects patterns that can match nothing, and suggests what was probably meant.
+//! Detects patterns that cannot match anything, and suggests a correction.
 //!
-//! A pattern that never matches is no error to rsync and silently excludes nothing. The most
-//! frequent one names a directory by its absolute path.
+//! A pattern that never matches is not an error of rsync and excludes nothing without a message.
+//! The most frequent one is the absolute path of a directory.
 
 use super::pattern::Pattern;
 use super::rules::is_blank;

@@ -18,7 +18,7 @@ const SELECTIVE: &str = "\
 /// The letters of [`SELECTIVE`].
 const SELECTIVE_LETTERS: &[u8] = b"CFdmnux";
 
-/// The patterns that `--cvs-exclude` stands for, besides those of files and of the environment.
+/// The built-in patterns of `--cvs-exclude`.
 const CVS_PATTERNS: &str = "\
     RCS SCCS CVS CVS.adm RCSLOG cvslog.* tags TAGS .make.state .nse_depinfo *~ #* .#* ,* _$* *$ \
     *.old *.bak *.BAK *.orig *.rej .del-* *.a *.olb *.o *.obj *.so *.exe *.Z *.elc *.ln core \
@@ -28,7 +28,7 @@ fn is_cvs_option(option: &[u8]) -> bool {
     matches!(option, b"-C" | b"--cvs-exclude" | b"--filter=-C")
 }
 
-/// What options of rsync say about which paths are sent.
+/// The filter rules among options of rsync.
 #[derive(Debug, Default)]
 pub struct OptionRules {
     rules: Vec<FilterRule>,

@@ -89,7 +89,7 @@ enum ComparedPart {
     Name,
     /// The path from the root of the transfer: a leading slash.
     Root,
-    /// That many components at the end: a slash further back, no `**`.
+    /// This number of components at the end: a slash inside the pattern, no `**`.
     Tail(usize),
     /// The path from its beginning or from any component: `**` somewhere except at the start.
     Anywhere,
@@ -170,8 +170,8 @@ impl Pattern {
 
     /// Returns true if this very entry matches; its parents are not checked.
     ///
-    /// `path` is relative to the source, with a leading and without a trailing slash; `dir` tells
-    /// if it is a directory. The root itself (`/`) never matches.
+    /// `path` is relative to the source, with a leading and without a trailing slash; `dir` is true
+    /// for a directory. The root itself (`/`) never matches.
     pub fn matches(&self, path: &[u8], dir: bool) -> bool {
         self.matches_entry(&PathEntry::new(path, dir))
     }

@@ -1,5 +1,5 @@
-//! The rules of a sync for one path and everything below it, as rsync rules that match nothing
-//! else.
+//! The rules of a sync for one path and everything below it, as rsync rules that do not match other
+//! paths.
 //!
 //! An including rule (`+ */`) applies to the whole tree. rsync's rules have no conjunction, so
 //! "below `/d`, and matched by this pattern" is written as patterns that begin with `/d/`.

@@ -11,7 +11,7 @@ use crate::paths;
 pub struct LastEntry {
     /// The time at which its batch ended, in seconds since the epoch.
     pub time: f64,
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
     /// The reason of a failure, in printable form.
     pub reason: Option<String>,

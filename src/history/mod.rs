@@ -1,4 +1,4 @@
-//! The transfer log: what was sent to the target of each sync, and when.
+//! The transfer log: the operations on the target of each sync, and their times.
 //!
 //! Each sync has a ring of two halves below its state directory, or in memory if there is none. A
 //! batch is written with one write(2) after it has ended, by a thread of its own, which also
@@ -13,7 +13,7 @@
 //! | `last` | the last entry about each of several paths |
 //! | `page` | these entries as plain data, for the protocol |
 //! | `worker` | the thread that writes and answers |
-//! | `order_thread` | a thread that carries out orders, for this room and `reports` |
+//! | `order_thread` | a thread that executes requests, for this room and `reports` |
 //!
 //! The room may call `safe_path`, `log` and `paths`, and nothing else of the program.
 

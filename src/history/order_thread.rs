@@ -1,5 +1,5 @@
-//! A thread that carries out orders and sends answers back, so that a directory that hangs delays
-//! nothing else.
+//! A thread that executes requests and sends results back, so that a hanging directory blocks only
+//! this thread.
 
 use std::io;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
         Ok(OrderThread { orders, answers })
     }
 
-    /// Gives an order to the thread in `thread`, which is started if there is none. Returns false if
-    /// that is not possible.
+    /// Passes a request to the thread in `thread`, which is started if necessary. Returns false if
+    /// that fails.
     pub fn give(
         thread: &mut Option<OrderThread<O, A>>,
         order: O,

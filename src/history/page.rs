@@ -16,7 +16,7 @@ pub struct LogEntry {
     /// The target of the sync; empty for a sync without one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
-    /// What was done: `sent`, `deleted`, `moved`, `attributes`, `compared` or `failed`.
+    /// The operation: `sent`, `deleted`, `moved`, `attributes`, `compared` or `failed`.
     pub operation: String,
     /// The path relative to the source; empty for everything.
     pub path: String,

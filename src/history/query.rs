@@ -8,7 +8,7 @@ use crate::paths;
 /// The maximum number of entries of a page.
 pub const MAX_PAGE_ENTRIES: usize = 5000;
 
-/// What a client asks for.
+/// A query of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// The rings to be read.
@@ -30,10 +30,10 @@ pub struct RingQuery {
     pub name: String,
     /// The target of the sync.
     pub target: Vec<u8>,
-    /// Only entries about this path are wanted: it, what is below it, and comparisons of
-    /// directories above it. Relative to the source.
+    /// Selects entries about this path, relative to the source: the path itself, paths below it,
+    /// and comparisons of directories above it.
     pub path: Option<Vec<u8>>,
-    /// Only entries behind this number are wanted.
+    /// Selects entries after this number.
     pub after: Option<u64>,
 }
 
@@ -125,7 +125,7 @@ fn last_number(half: &[u8]) -> Option<u64> {
     record::records(half).last()?.next().checked_sub(1)
 }
 
-/// Returns true if an entry tells of a path.
+/// Returns true if an entry concerns a path.
 fn is_about(entry: &StoredEntry<'_>, path: Option<&[u8]>) -> bool {
     let Some(path) = path else {
         return true;

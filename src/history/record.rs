@@ -2,8 +2,8 @@
 //!
 //! A record consists of the mark [`MARK`], the length of its body (four bytes), the CRC-32 of the
 //! body (four bytes), and the body: number of the first entry, summary of the batch, entries.
-//! Integers are little-endian; texts have their length in front. The reader skips bytes that are no
-//! valid record, so a torn or damaged record costs itself only.
+//! Integers are little-endian; texts have their length in front. The reader skips bytes that are
+//! not a valid record, so that an incomplete or damaged record does not affect others.
 
 /// The first bytes of a record. They change with the format.
 const MARK: [u8; 4] = *b"\xffLR1";
@@ -20,14 +20,14 @@ const MAX_TEXT_BYTES: usize = 16 * 1024;
 /// The maximum size of a body: one entry more than [`MAX_PART_BYTES`], and the summary.
 const MAX_BODY_BYTES: usize = MAX_PART_BYTES + 4 * MAX_TEXT_BYTES;
 
-/// What was done with a path.
+/// The operation on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// It was passed to the transfer as new or changed.
     Sent,
-    /// It was deleted at the target.
+    /// It was deleted on the target.
     Deleted,
-    /// It was renamed at the target.
+    /// It was renamed on the target.
     Moved,
     /// Its attributes were sent.
     Attributes,
@@ -61,7 +61,7 @@ impl Operation {
     }
 }
 
-/// What all entries of a batch have in common.
+/// The common properties of all entries of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchSummary {
     /// The time at which it ended, in microseconds since the epoch.
@@ -189,7 +189,7 @@ pub struct StoredRecord<'a> {
 /// An entry that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredEntry<'a> {
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
     /// The path relative to the source.
     pub path: &'a [u8],

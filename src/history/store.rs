@@ -91,7 +91,7 @@ impl Halves for MemoryHalves {
 
 /// Halves as files.
 pub struct FileHalves<'a> {
-    /// Where the directories are.
+    /// The state directories.
     pub root: &'a dyn RingDirectory,
     /// The key of the ring.
     pub key: &'a str,

@@ -32,9 +32,9 @@ pub struct Header {
     pub key: HashKey,
     /// The hash of all that decides what is sent where: see [`fingerprint`].
     pub fingerprint: u128,
-    /// All changes before this time are either in the rows or at the target.
+    /// All changes before this time are either in the rows or on the target.
     pub taken: SystemTime,
-    /// The begin of the last comparison of everything.
+    /// The begin of the last full comparison.
     pub compared: SystemTime,
 }
 
@@ -47,7 +47,7 @@ pub struct Index {
     pub rows: Vec<Row>,
 }
 
-/// Returns the hash of texts; they are told apart by their lengths.
+/// Returns the hash of texts; their lengths are hashed as well.
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u128 {
     let mut all = Vec::new();
     for part in parts {

@@ -1,4 +1,5 @@
-//! Index of a source: one row for each directory, which tells in which state the target has it.
+//! Index of a source: one row for each directory, with its state as of the last transfer to the
+//! target.
 //!
 //! A row holds a digest of the directory: the names and types of its entries, and size, times and
 //! inode of those that are no directories. A change of the directory changes a ctime, which no user
@@ -11,7 +12,7 @@
 //! * `rows`: the rows that stay when directories have changed;
 //! * `changed`: the directories that have changed since the index was made;
 //! * `walk`: reads a source on several threads;
-//! * `plan`: what a start has to compare.
+//! * `plan`: the directories that a start compares.
 //!
 //! The room may call `batch`, `filter`, `local`, `log` and `paths`. It knows neither syncs nor
 //! queues, and writes no file.

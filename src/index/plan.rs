@@ -1,4 +1,4 @@
-//! What a start has to compare, by the index and the disk.
+//! Determines the directories that a start compares, from the index and the disk.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ const MAX_DIRECTORIES: usize = 100_000;
 /// The maximum number of files whose content is compared.
 const MAX_FILES: usize = 100_000;
 
-/// What a start has to compare.
+/// The directories that a start compares.
 #[derive(Debug)]
 pub enum StartupPlan {
     /// These directories, each without those below it; none if nothing has changed.
@@ -32,19 +32,19 @@ pub struct DirectoryPlan {
     pub files: Vec<Vec<u8>>,
     /// A file in them has several names.
     pub has_links: bool,
-    /// All changes before this time are at the target.
+    /// All changes before this time are on the target.
     pub since: SystemTime,
     /// The index of what is known of the target before anything is sent.
     pub index: Index,
 }
 
-/// What is known of the daemon before this one.
+/// The known state of the previous daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
     /// It was killed: it may have sent changes that were undone since. A directory that was renamed
     /// and renamed back has another ctime, and all below it counts as changed.
     pub was_killed: bool,
-    /// The time before which all changes are at the target, if it is known to be later than that of
+    /// The time before which all changes are on the target, if it is known to be later than that of
     /// the index.
     pub synced: Option<SystemTime>,
 }
@@ -110,7 +110,7 @@ struct DirectoryJudge<'a> {
     since: FileTime,
     /// The number of changed directories of all threads.
     count: &'a AtomicUsize,
-    /// Which of them have been found on the disk.
+    /// True for the rows that have been found on disk.
     is_found: &'a [AtomicBool],
     /// The rows of directories that have changed.
     changed: Vec<Row>,

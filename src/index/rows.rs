@@ -2,7 +2,7 @@
 
 use hashbrown::HashSet;
 
-/// The digest of a directory whose state at the target is unknown. Its row leads to those below.
+/// The digest of a directory whose state on the target is unknown. Its row leads to those below.
 pub const UNKNOWN: u128 = 0;
 
 /// One directory: the hashes of its path and its parent's, and its digest.

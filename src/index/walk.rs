@@ -59,7 +59,7 @@ pub struct Visited<'a> {
     pub row: Row,
     /// A change from now on may not change the digest.
     pub is_racy: bool,
-    /// What the visitor returned for the directory above.
+    /// The result of the visitor for the parent directory.
     pub is_marked: bool,
     /// The entries that are no directories, with their state.
     pub files: &'a [(Vec<u8>, Stat)],
@@ -213,7 +213,7 @@ struct Worker<'a> {
     place: Beneath,
     digest: DirectoryDigest<'a>,
     files: Vec<(Vec<u8>, Stat)>,
-    /// Whether digests prove something, by device.
+    /// True for devices whose digests can be trusted.
     devices: HashMap<u64, bool>,
 }
 

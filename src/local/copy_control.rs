@@ -1,9 +1,9 @@
-//! What a running job shares with the thread that gave it: a flag to stop it, and its progress.
+//! The state that a running job shares with the event loop: a flag to stop it, and its progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Tells running work if it has to stop. It is asked before each step.
+/// Returns true when running work must stop. It is called before each step.
 pub trait StopCheck {
     /// Returns true if the work has to stop.
     fn is_stopped(&self) -> bool;

@@ -1,4 +1,4 @@
-//! Counts what a job would delete at the target, before anything is done.
+//! Counts the entries that a job would delete on the target, before the job begins.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;

@@ -1,4 +1,4 @@
-//! Preserves hard links: names of one file at the source stay names of one file at the target.
+//! Preserves hard links: names of one file at the source stay names of one file on the target.
 
 use std::collections::HashMap;
 

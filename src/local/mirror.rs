@@ -212,7 +212,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Returns the topmost directory above a path that is not a directory at the target.
+    /// Returns the topmost directory above a path that is not a directory on the target.
     fn missing_parent(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
         match self.target.parent(path) {
             Ok(_) => return Ok(None),
@@ -229,7 +229,7 @@ impl Mirror<'_> {
         Ok(None)
     }
 
-    /// Creates a directory at the target, without its contents. Returns true if another object had
+    /// Creates a directory on the target, without its contents. Returns true if another object had
     /// to be removed.
     pub(super) fn make_directory(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
         let (parent, name) = self.target.parent(path)?;

@@ -11,8 +11,8 @@
 //! | `attributes` | owner, mode, times, and extended attributes |
 //! | `mirror` | one job: applies each event to the target |
 //! | `compare` | compares whole directories: copies and removes |
-//! | `deletions` | counts what would be deleted |
-//! | `preview` | what a comparison of everything would do, without doing it |
+//! | `deletions` | counts the deletions of a job |
+//! | `preview` | the effects of a full comparison, without executing it |
 //! | `touched_paths` | paths whose renames have to be followed by a comparison |
 //! | `links` | the names of files with several |
 //! | `relink` | preserves hard links during a job |
@@ -85,7 +85,7 @@ impl CopyJob {
         filter.excluded_here(path)
     }
 
-    /// Returns true if the target keeps this path, whatever the source has.
+    /// Returns true if this path is protected on the target.
     fn protects(&self, path: &[u8]) -> bool {
         !self.delete_excluded && self.excludes(path)
     }
@@ -119,7 +119,7 @@ pub struct CopyItem {
 pub struct CopyReport {
     /// Paths that failed, in order.
     pub failures: Vec<CopyFailure>,
-    /// Moves that were no renames at the target; their new paths were copied.
+    /// Moves that were no renames on the target; their new paths were copied.
     pub split: Vec<Vec<u8>>,
     /// The number of deletions and of all entries, if the limit was exceeded and nothing was done.
     pub excess: Option<(u64, u64)>,

@@ -1,4 +1,4 @@
-//! What a comparison of everything would do at the target. Nothing is changed.
+//! Determines the effects of a full comparison on the target. Nothing is changed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,7 +16,7 @@ use crate::batch::itemized::{Difference, Itemized};
 use crate::log::escape;
 
 /// Passes each entry that the job would touch to `found`, with its path relative to the source.
-/// Returns the number of entries at the target, if it deletes.
+/// Returns the number of entries on the target, if it deletes.
 ///
 /// # Errors
 ///

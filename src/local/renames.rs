@@ -1,4 +1,4 @@
-//! Moves during a job: a rename at the target, and a comparison where a rename is not enough.
+//! Moves during a job: a rename on the target, and a comparison where a rename is not enough.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,10 +1,10 @@
 //! Temporary files in directories that other users may change.
 //!
-//! A user who may write to a directory can rename its entries between two calls, whoever owns them.
-//! So temporary names cannot be guessed, a new object is opened by the call that creates it or is
-//! verified when it is opened, and attributes are set on the descriptor. Pipes, sockets and devices
-//! cannot be opened without side effects: they are created in an open directory of mode 0700, in
-//! which no other user can rename anything.
+//! A user who may write to a directory can rename its entries between two calls, even those of
+//! other users. Temporary names therefore cannot be guessed, a new object is opened by the call
+//! that creates it or is verified when it is opened, and attributes are set on the descriptor.
+//! Pipes, sockets and devices cannot be opened without side effects: they are created in an open
+//! directory of mode 0700, in which no other user can rename anything.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! Paths whose renames at the target have to be followed by a comparison.
+//! Paths whose renames on the target have to be followed by a comparison.
 //!
 //! Events arrive late. When the contents of `/a/f` are copied, the disk may be ahead: `/a` has
 //! become `/b`, another `/a` exists, and the Move waits in the queue. The copy is that of the new

@@ -1,4 +1,4 @@
-//! Time without progress of a process or thread that is looked at from time to time.
+//! Time without progress of a process or thread that is checked periodically.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Runs a program to its end, for the command line: nothing else goes on meanwhile.
+//! Runs a program to its end, for the command line; the caller blocks.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,7 +20,7 @@ const MAX_ERRORS: u64 = 1 << 18;
 pub struct Ended {
     /// The exit status.
     pub status: ExitStatus,
-    /// What it wrote to its error output, at most 256 KiB.
+    /// The error output, at most 256 KiB.
     pub errors: Vec<u8>,
 }
 

@@ -70,7 +70,7 @@ impl SshControl {
         }
     }
 
-    /// Returns the directory, which is created anew if it is gone or was replaced.
+    /// Returns the directory. It is created again if it was removed or replaced.
     fn current(&self) -> Option<PathBuf> {
         let mut place = self.socket_dir.borrow_mut();
         if !place.as_ref().is_some_and(SocketDir::is_there) {

@@ -40,7 +40,7 @@ pub enum Combination {
     ToDelete,
 }
 
-/// Returns how a `newer` event combines with an `older` delay that has this `status`. `dir` tells
+/// Returns how a `newer` event combines with an `older` delay that has this `status`. `dir` is true
 /// if the event's path is a directory.
 ///
 /// An active delay is never changed: its action may have read the disk already.

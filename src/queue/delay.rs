@@ -1,4 +1,4 @@
-//! The delay: lsyncd's word for an event that waits to be acted upon.
+//! The delay: lsyncd's term for an event in the queue.
 
 use super::Queue;
 use super::etype::{Etype, Status, Time};

@@ -10,7 +10,7 @@ pub fn micros(span: Duration) -> Time {
     Time::try_from(span.as_micros()).unwrap_or(Time::MAX / 4)
 }
 
-/// What happened, in lsyncd's words.
+/// The type of an event, with lsyncd's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Etype {
     /// A file, directory or link appeared, or was moved in.
@@ -75,7 +75,7 @@ impl Status {
     }
 }
 
-/// The rule by which events of one path combine. It depends on who acts upon them.
+/// The rule by which events of one path combine, for built-in kinds and for user code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// The built-in behaviours. Only the final state of a path matters, `lstat` at the

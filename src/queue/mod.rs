@@ -1,4 +1,4 @@
-//! The queue of one sync: events that have not been acted upon.
+//! The queue of one sync: events that have not been processed.
 //!
 //! lsyncd compares every new event with every pending one, so a burst of n events costs n². Here
 //! the cost of an event is proportional to the depth of its path, independent of the length of the
@@ -12,7 +12,7 @@
 //! * `heap`: the children of a trie node, ordered by their newest delay;
 //! * `ready`: due delays, batches, and the removal of delays;
 //! * [`journal`]: the pending changes of several targets of one source, each path once;
-//! * `nodes`, `records`, `slab`: what is stored of a delay and of a path, and the lists of delays;
+//! * `nodes`, `records`, `slab`: the records of delays and paths, and the lists of delays;
 //! * `model`, `model_test`, `journal_model`: tests against naive models.
 //!
 //! The room is pure: it calls no other room, reads no file and no clock.

@@ -63,8 +63,8 @@ pub enum Placed {
         /// The former Move.
         on: DelayId,
     },
-    /// Not queued: 2³² delays or 4 GiB of names are pending. The caller has to remember that any
-    /// path may have changed.
+    /// Not queued: 2³² delays or 4 GiB of names are pending. The caller must assume that any path
+    /// may have changed.
     Refused,
 }
 
@@ -169,7 +169,7 @@ impl Queue {
 
     /// Returns true if a directory was created while one of that path is being deleted. The
     /// deletion was planned before and runs after this event: it may find the new directory and
-    /// leave the contents of the old one in it at the target. So the event becomes the Delete of a
+    /// leave the contents of the old one in it on the target. So the event becomes the Delete of a
     /// directory that exists, as one that waits would.
     fn is_renewal(&self, newer: Etype, path: &[u8], node: NodeId) -> bool {
         let made = newer == Etype::Create && path.ends_with(b"/");

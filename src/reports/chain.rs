@@ -22,7 +22,7 @@ pub struct ChainHead {
     pub last: u64,
     /// The hash of the last line.
     pub hash: String,
-    /// What was wrong with lines that were removed because of their age.
+    /// The problems of lines that were removed because of their age.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
@@ -71,16 +71,16 @@ pub fn line(head: &ChainHead, report: DriftReport) -> Vec<u8> {
     serde_json::to_vec(&kept).unwrap_or_default()
 }
 
-/// What is wrong with a chain, with the number of the line.
+/// The problems of a chain, with the numbers of the lines.
 pub type ChainProblems = Vec<(u64, String)>;
 
 /// The result of a check.
 pub struct CheckedChain {
     /// The ends of the chain as it is, with what was wrong earlier.
     pub head: ChainHead,
-    /// What is wrong now.
+    /// The current problems.
     pub problems: ChainProblems,
-    /// The last line of the head is there.
+    /// The last line that the head names exists.
     pub reaches_end: bool,
 }
 

@@ -1,8 +1,9 @@
 //! The kept reports of comparisons: JSON lines below the state directory, chained by hashes.
 //!
-//! Each line has a number and the SHA-256 of the line before, so that a missing or altered one
-//! shows. A second file, the head, has the number and the hash of the last line, and of the last
-//! line that was removed because of its age, so that the ends show as well.
+//! Each line has a number and the SHA-256 of the line before, so that a missing or altered line is
+//! detected. A second file, the head, has the number and the hash of the last line, and of the last
+//! line that was removed because of its age, so that missing lines at either end are detected as
+//! well.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -29,7 +29,7 @@ pub struct ReportPage {
     pub last: u64,
     /// The SHA-256 of its line.
     pub hash: String,
-    /// What is wrong with the chain.
+    /// The problems of the chain.
     pub problems: Vec<String>,
     /// Why no reports are kept.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! Private directories for a while. They are used and removed by their descriptors, so that what
-//! another user puts in their place is neither used nor removed.
+//! Private temporary directories. They are used and removed through descriptors, so that a
+//! replacement by another user is neither used nor removed.
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};

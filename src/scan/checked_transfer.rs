@@ -10,7 +10,7 @@ use crate::queue::{DelayId, Time};
 use crate::script::{ScanRequest, Script, SyncHandle};
 use crate::sync::Sync;
 
-/// The exit code that stands for a check that has failed: rsync's "error in file I/O".
+/// The exit code of a failed check: rsync's "error in file I/O".
 const EXIT_NOT_CHECKED: ExitStatus = ExitStatus::Exit(11);
 
 /// A transfer that waits for its pass, or has been checked.

@@ -1,4 +1,4 @@
-//! The check gate at work: scan passes between due entries and their transfer.
+//! The check gate: scan passes between due entries and their transfer.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -7,10 +7,10 @@
 //! | `checked_transfer` | a transfer that waits for its pass |
 //! | `progress` | the files of one pass on their way through the checks |
 //! | `scanners` | scanner processes and check functions |
-//! | `apply` | what the results mean for the files and their syncs |
+//! | `apply` | applies the results to the files and their syncs |
 //! | `hooks` | the commands of `onReject` |
 //!
-//! The room may call `transfer`, `script` and those below; `staging` holds what has passed. It
+//! The room may call `transfer`, `script` and those below; `staging` holds the approved files. It
 //! knows neither the watcher nor the event loop.
 
 mod apply;

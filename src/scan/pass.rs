@@ -32,7 +32,7 @@ use crate::transfer::{ScannerCall, Transfers};
 
 const WORKER_FAILED: &str = "the thread that checks has failed";
 
-/// What a turn of the passes works on.
+/// The state that a turn of the passes works on.
 pub struct ScanTurn<'a> {
     /// All syncs of the configuration.
     pub syncs: &'a [Rc<SyncHandle>],

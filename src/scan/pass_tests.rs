@@ -178,7 +178,7 @@ fn a_version_that_is_rejected_leaves_the_last_one_that_passed() {
     site.write("file", "poison");
     site.request();
     let request = site.send().expect("a transfer");
-    // rsync leaves the file at the target as it is.
+    // rsync leaves the file on the target as it is.
     assert!(request.args.contains(&b"--filter=- /file".to_vec()));
     site.syncs[0].sync.borrow_mut().succeeded(&request.ids);
     drop(request);

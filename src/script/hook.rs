@@ -21,7 +21,7 @@ pub enum HookEvent {
     Synced,
     /// A process has failed that follows no other failure.
     Failed,
-    /// Nothing is left of the failures that `Failed` has told of.
+    /// All failures that `Failed` has reported are resolved.
     Recovered,
 }
 

@@ -65,7 +65,7 @@ pub struct CopyRequest {
     pub ids: Vec<DelayId>,
     /// The target, a local directory.
     pub target: Vec<u8>,
-    /// Files deleted at the source are deleted at the target.
+    /// Files deleted at the source are deleted on the target.
     pub delete: bool,
     /// Excluded files are deleted as well.
     pub delete_excluded: bool,

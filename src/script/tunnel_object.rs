@@ -31,7 +31,7 @@ pub struct TunnelObject {
     pub(super) initial_check: Function,
 }
 
-/// The type of a tunnel's command in lsyncd's status file. Another number stands for a check.
+/// The type of a tunnel's command in lsyncd's status file. Another number denotes a check.
 pub const PROCESS_KIND: i32 = 1;
 
 impl TunnelObject {

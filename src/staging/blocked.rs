@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::paths;
 
-/// The maximum number of paths that are protected at the target by rules of their own; with more, a
+/// The maximum number of paths that are protected on the target by rules of their own; with more, a
 /// full comparison deletes nothing. rsync compares its rules with each file it sees.
 pub const MAX_RULES: usize = 1000;
 

@@ -1,9 +1,9 @@
 //! The transfers that read a staged tree, and the objects that may replace others in it meanwhile.
 //!
-//! rsync lists names first and opens them later. A directory of its list that has become a symlink
-//! leads it to files that were not checked, and an rsync before 3.4 follows a symlink in place of a
-//! file as well; a pipe there makes it wait. So the use of a path never decreases below what a
-//! running transfer may know: the old object is removed at once, and the new one waits until the
+//! rsync lists names first and opens them later. If a directory of its list has become a symlink,
+//! rsync follows it to files that were not checked; before 3.4 it also follows a symlink in place
+//! of a file, and it blocks in opening a pipe. The use of a path is therefore never lower than a
+//! running transfer may expect: the old object is removed at once, and the new one waits until the
 //! transfers that were running then have ended. Transfers that begin later do not matter.
 
 use std::collections::{BTreeMap, BTreeSet};

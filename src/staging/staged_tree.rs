@@ -1,4 +1,4 @@
-//! The staged tree: the part of the source that has passed, and only that.
+//! The staged tree: the approved part of the source.
 //!
 //! A private directory (mode 0700) contains
 //!
@@ -42,7 +42,7 @@ pub struct Layout {
     pub source: Vec<u8>,
     /// The private directory, absolute, without trailing slash.
     pub staging: Vec<u8>,
-    /// A text that identifies the checks; `None` if no text can tell that they are the same.
+    /// A text that identifies the checks; `None` if no text can identify them.
     pub rules: Option<Vec<u8>>,
     /// True if contents are compared where size and time agree.
     pub checksum: bool,

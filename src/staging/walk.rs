@@ -1,5 +1,5 @@
-//! Brings the staged tree in line with the source: directories, links and everything that needs no
-//! check at once, files as far as they are known.
+//! Updates the staged tree from the source: directories, links and entries without checks at once,
+//! and files whose verdict is known.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -124,7 +124,7 @@ fn clean(directory: &Path, used: &HashSet<String>, now: SystemTime) -> io::Resul
     Ok(removed.take(MAX_REMOVED).count())
 }
 
-/// Removes the named state directories, whatever their age.
+/// Removes the named state directories, regardless of their age.
 pub fn remove_all<'n>(directory: &Path, names: impl Iterator<Item = &'n str>) {
     let Ok(root) = root(directory) else {
         return;

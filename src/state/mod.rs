@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `state_dir` | the directories and their files |
-//! | `pending` | pending events, and the time up to which everything is at the target |
+//! | `pending` | pending events, and the time up to which everything is on the target |
 //! | `sources` | the identity of each source, and what is mounted at source and target |
 //! | `sample` | the part of the files that a comparison by sample reads next |
 //! | `warm_start` | plans startups by the index of a source, and makes and updates it |

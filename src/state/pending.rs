@@ -15,12 +15,12 @@ use crate::sync::Sync;
 /// The name of the state file.
 const STATE_KIND: &str = "pending";
 /// The name of a file that exists while a daemon is active. It holds the time up to which
-/// everything is at the target: seconds, a point, nanoseconds. If it is found at startup, the
+/// everything is on the target: seconds, a point, nanoseconds. If it is found at startup, the
 /// previous daemon was killed before it could save pending events, or it left changes that rsync's
 /// quick check cannot detect.
 const ALIVE_MARK: &str = "alive";
 
-/// The name of a file that exists if a failure has been told (`onFailed`) and no recovery.
+/// The name of a file that exists between a call of `onFailed` and that of `onRecovered`.
 const FAILING_MARK: &str = "failing";
 
 const ETYPES: [Etype; 6] = [
@@ -55,7 +55,7 @@ pub fn save(state: &StateDir, sync: &Sync, more: bool) {
     }
 }
 
-/// Saves the time up to which everything is at the target of a sync.
+/// Saves the time up to which everything is on the target of a sync.
 pub fn save_synced(state: &StateDir, sync: &Sync) {
     let synced = encode_time(sync.verify().synced());
     if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
@@ -64,7 +64,7 @@ pub fn save_synced(state: &StateDir, sync: &Sync) {
     }
 }
 
-/// Returns the time up to which everything is at the target, as the previous daemon saved it.
+/// Returns the time up to which everything is on the target, as the previous daemon saved it.
 pub fn read_synced(state: &StateDir, sync: &SyncConfig) -> Option<SystemTime> {
     Some(decode_time(&state.read(sync, ALIVE_MARK)?))
 }

@@ -13,7 +13,7 @@ const TARGET_MOUNT_STATE: &str = "target-mount";
 /// The file with the mount points within the source, each followed by a zero byte.
 const NESTED_MOUNTS_STATE: &str = "inside";
 
-/// Tells a sync what its source and its mounts were in the last run.
+/// Restores the source and the mounts of a sync from the last run.
 pub fn restore(state: &StateDir, sync: &mut Sync) {
     if let Some(mount) = state.read(&sync.config, MOUNT_STATE) {
         sync.remember_source_mount(&mount);

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::safe_path::{self, Location};
 
-/// How many temporary names are tried.
+/// The maximum number of temporary names that are tried.
 const MAX_ATTEMPTS: usize = 10;
 
 /// Writes the content of a file; may be asked twice.
@@ -43,7 +43,7 @@ pub fn write(path: &Path, fill: Fill<'_>) -> Result<(), ReplaceError> {
     write_at(&location, fill)
 }
 
-/// As [`write()`], where the way to the file has been gone already.
+/// As [`write()`], for a location that is open already.
 ///
 /// # Errors
 /// See [`ReplaceError`].

@@ -11,7 +11,7 @@ use crate::sys;
 /// The maximum number of differences that a report names. All are counted.
 pub const MAX_LISTED: usize = 1000;
 
-/// What differs at a path.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriftKind {
@@ -61,7 +61,7 @@ impl DriftKind {
     }
 }
 
-/// What a comparison has come to.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriftVerdict {
@@ -93,7 +93,7 @@ impl DriftVerdict {
         }
     }
 
-    /// Returns the verdict on several syncs: drift is certain, whatever could not be compared.
+    /// Returns the verdict on several syncs: drift has precedence over incomplete comparisons.
     pub fn of_all(verdicts: impl IntoIterator<Item = DriftVerdict>) -> DriftVerdict {
         let (mut any, mut worst) = (false, DriftVerdict::Equal);
         for verdict in verdicts {
@@ -143,7 +143,7 @@ pub struct DriftSide {
     pub permissions: String,
 }
 
-/// What the transfer log says last of a path.
+/// The last entry of the transfer log about a path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LastTransfer {
@@ -162,12 +162,12 @@ pub struct LastTransfer {
 pub struct ListedDrift {
     /// The path relative to the source, with a leading slash; that of a directory ends with one.
     pub path: String,
-    /// What differs.
+    /// The kinds of the difference.
     pub kinds: Vec<DriftKind>,
-    /// What the source has there.
+    /// The entry of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<DriftSide>,
-    /// What the target has there.
+    /// The entry of the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<DriftSide>,
     /// The last entry of the transfer log about the path.
@@ -191,7 +191,7 @@ pub struct DriftReport {
     /// Why the comparison is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The moment up to which all changes of the source were to be at the target.
+    /// The moment up to which all changes of the source were to be on the target.
     pub begin: f64,
     /// The end of the comparison.
     pub end: f64,
@@ -216,7 +216,7 @@ pub struct DriftReport {
     /// That of the target's host, if it is reached by a remote shell that permits the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_rsync: Option<String>,
-    /// The checksum by which contents were compared, if rsync tells it (3.2 and later).
+    /// The checksum algorithm of the comparison, if rsync reports it (3.2 and later).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
     /// The arguments of the first dry run.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `snapshot` | all data that is shown |
 //! | `drift_report` | the result of a comparison of source and target |
-//! | `trends` | how syncs have been going |
+//! | `trends` | series of the last hour and day |
 //! | `state` | states of a sync and their urgency |
 //! | `health` | derives state and severity from it |
 //! | `status_file` | the status file of lsyncd 2.x |

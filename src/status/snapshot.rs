@@ -79,7 +79,7 @@ pub struct LastVerify {
     pub drift: u64,
 }
 
-/// What a comparison of source and target does now.
+/// The progress of a comparison of source and target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VerifyProgress {
@@ -101,7 +101,7 @@ pub struct SyncSnapshot {
     pub source: String,
     /// The target as configured; empty for a sync without one.
     pub target: String,
-    /// What watches the source, and why: `inotify` or `fanotify`, a colon and the reason.
+    /// The watch backend with the reason: `inotify` or `fanotify`, a colon and the reason.
     pub watch: String,
     /// The state in one word.
     pub state: State,
@@ -146,7 +146,7 @@ pub struct SyncSnapshot {
     /// The comparison that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifying: Option<VerifyProgress>,
-    /// What to do about the trouble it is in, if that is known.
+    /// The remedy for the trouble, if one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// True if the sync is paused.
@@ -229,7 +229,7 @@ pub struct Progress {
     pub rate: String,
     /// The time left: `0:00:08`.
     pub time: String,
-    /// The entries that a comparison of everything has compared so far.
+    /// The entries that a full comparison has compared so far.
     pub compared: u64,
     /// All that it has to compare, maybe an estimate; 0 if that is not known.
     pub total: u64,
@@ -280,7 +280,7 @@ pub struct LastError {
     pub code: i32,
     /// The child's error message.
     pub text: String,
-    /// What to do about it, if that is known.
+    /// The remedy, if one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }

@@ -131,7 +131,7 @@ impl StatusError {
 }
 
 impl StatusReport<'_> {
-    /// Writes the file anew; a reader finds the old one or the new one, complete.
+    /// Replaces the file; a reader finds the old one or the new one, complete.
     ///
     /// # Errors
     /// The file cannot be opened or written.

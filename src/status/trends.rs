@@ -1,4 +1,4 @@
-//! How syncs have been going, as plain data: the series that the status page and the live view plot.
+//! Series of the last hour and day as plain data, for the status page and the live view.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ pub struct Trend {
     pub day: TrendSeries,
 }
 
-/// Values of equal spans of time, oldest first. The last span is the current one. There are none
-/// from before the start of the daemon.
+/// Values of equal spans of time, oldest first. The last span is the current one. The series begin
+/// at the start of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrendSeries {

@@ -21,7 +21,7 @@ impl Sync {
         }
     }
 
-    /// Returns patterns of paths at the target that are protected because the staged tree lacks
+    /// Returns patterns of paths on the target that are protected because the staged tree lacks
     /// them; `None` if there are too many for filter rules. Nothing is deleted then, and
     /// [`Sync::repeat_deletions`] repeats the comparison later.
     pub fn protected_patterns(&mut self) -> Option<Vec<Vec<u8>>> {

@@ -1,5 +1,5 @@
-//! Commands of the control socket for one sync (pause, flush, retry, resync), and marks that tell
-//! when earlier changes have been transferred.
+//! Commands of the control socket for one sync (pause, flush, retry, resync), and marks for the
+//! completion of earlier changes.
 
 use super::Sync;
 use crate::component::SyncCommand;
@@ -78,7 +78,7 @@ impl Sync {
         }
     }
 
-    /// Queues a path that differs at the target, without the contents of a directory. Files are
+    /// Queues a path that differs on the target, without the contents of a directory. Files are
     /// compared by content, since size and time may be equal.
     pub fn repair_path(&mut self, path: &[u8], now: Time) {
         let path = paths::bare(path);
@@ -185,7 +185,7 @@ mod tests {
         Partly(usize, bool),
         /// The child stops at one entry.
         Defer(usize),
-        /// The Moves of the batch cannot be requeues out at the target.
+        /// The Moves of the batch cannot be requeues out on the target.
         Split,
         Retry,
         Mark,

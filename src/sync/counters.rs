@@ -30,7 +30,7 @@ pub struct Counters {
     pub last_success: Option<SystemTime>,
     /// The last failure, even if it was followed by successes.
     pub last_failure: Option<LastFailure>,
-    /// A failure has been told, and no recovery since.
+    /// A failure has been reported, and no recovery since.
     pub failing: bool,
 }
 

@@ -48,7 +48,7 @@ impl Sync {
     }
 
     /// Returns the reason why the startup waits for a change of source, target or guard; `None` if
-    /// it is complete or goes on by itself.
+    /// it is complete or continues by itself.
     pub fn startup_obstacle(&self) -> Option<&str> {
         if self.has_started() {
             return None;

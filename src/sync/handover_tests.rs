@@ -169,7 +169,7 @@ fn the_guard_of_the_old_sync_is_taken_over() {
     assert_eq!(new.delete_guard().target_entries(), Some(70));
     assert_eq!(new.target_mount(), Some(b"/mnt".as_slice()));
     assert_eq!(new.missing_mounts().collect::<Vec<_>>(), [&mount]);
-    // What is below a missing mount point is not deleted at the target.
+    // What is below a missing mount point is not deleted on the target.
     assert!(new.is_below_missing_mount(Etype::Delete, b"/inner/f"));
     assert!(!new.is_below_missing_mount(Etype::Delete, b"/other"));
 }

@@ -269,7 +269,7 @@ impl Sync {
         Some(due.saturating_sub(waited))
     }
 
-    /// Returns the time of the oldest change that is not at the target, pending or failed. Changes
+    /// Returns the time of the oldest change that is not on the target, pending or failed. Changes
     /// before the start are not known.
     pub fn behind_since(&self) -> Option<Time> {
         let failed = self.failed_paths().since();

@@ -1,6 +1,6 @@
-//! Paths that no transfer brings to the target, each told once.
+//! Paths that cannot be transferred, each of which is reported once.
 //!
-//! They are sent when they change and the reason is gone, or by the next full comparison.
+//! They are sent when they change and the reason no longer exists, or by the next full comparison.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -10,7 +10,7 @@ use crate::batch::long_paths::MAX_PATH;
 use crate::log;
 use crate::paths;
 
-/// The maximum number of paths that are told apart. Further ones are not told.
+/// The maximum number of known paths. Further ones are not reported.
 const MAX_KNOWN: usize = 100_000;
 
 /// The maximum number of paths that are named in the log for each reason.
@@ -26,7 +26,7 @@ pub enum LeftOutReason {
     TooLong,
     /// The target has a directory in its place that is not deleted.
     Obstructed,
-    /// It is a link that is followed and leads nowhere.
+    /// It is a dangling link that is followed.
     DanglingLink,
 }
 
@@ -54,7 +54,7 @@ const CURABLE: [LeftOutReason; 2] = [LeftOutReason::Obstructed, LeftOutReason::D
 /// The paths that are left out, by reason.
 #[derive(Default)]
 pub struct LeftOut {
-    /// Hashes of the paths that were told, without final slashes.
+    /// Hashes of the reported paths, without trailing slashes.
     known: BTreeMap<LeftOutReason, HashSet<u64>>,
     counts: BTreeMap<LeftOutReason, u64>,
     hasher: RandomState,
@@ -81,8 +81,8 @@ impl LeftOut {
         self.curable().any(|known| !known.is_empty())
     }
 
-    /// Handles the transfer of a path: it is told again if it is left out again. One that is too
-    /// long is not in the transfer.
+    /// Handles the transfer of a path: the path is reported again if it is left out again. A path
+    /// that is too long is not in the transfer.
     pub fn sent(&mut self, path: &[u8]) {
         let hash = self.hasher.hash_one(paths::bare(path));
         for reason in CURABLE {
@@ -92,7 +92,7 @@ impl LeftOut {
         }
     }
 
-    /// Handles a comparison of everything without failures.
+    /// Handles a full comparison without failures.
     pub fn all_sent(&mut self) {
         for reason in CURABLE {
             self.known.remove(&reason);

@@ -7,12 +7,12 @@
 //!   paths;
 //! * `full_sync`: full comparisons;
 //! * `retry`: the retry rule, its delays, failed paths, their detection in rsync's messages, size
-//!   limits of targets, and moves that fail at the target;
+//!   limits of targets, and moves that fail on the target;
 //! * `guard`: whether source and target are the expected directories on the expected mounts;
-//! * `warm_start`: what is known of the index of the source;
+//! * `warm_start`: the state of the index of the source;
 //! * `verify`: changes that rsync's quick check cannot detect;
 //! * `journal_reader`: the journal shared by syncs of one source;
-//! * `left_out`: paths that no transfer brings to the target;
+//! * `left_out`: paths that cannot be transferred;
 //! * `blocked_paths`: the effect of the check gate on transfers;
 //! * `handover`: pending events for a new configuration or the next daemon;
 //! * `commands`: pause, flush, retry, and marks of the control socket;

@@ -17,10 +17,10 @@ enum Phase {
     Ended(ExitStatus),
 }
 
-/// Whether the source can be sent.
+/// The state of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SourceState {
-    /// It can.
+    /// The source is present.
     Present,
     /// A guard has found this violation.
     Halted(String),

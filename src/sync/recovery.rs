@@ -1,11 +1,11 @@
-//! The end of failures, which the hook `onRecovered` tells.
+//! The end of failures, for the hook `onRecovered`.
 
 use super::Sync;
 
 impl Sync {
-    /// Returns the text of the last failure, once, when nothing is left of the failures that have
-    /// been told, and the target has all changes from before their end. A sync that never becomes
-    /// idle recovers, too.
+    /// Returns the text of the last failure, once, when all reported failures are resolved and the
+    /// target has all changes from before their end. A sync that never becomes idle recovers as
+    /// well.
     pub fn recovers(&mut self) -> Option<Vec<u8>> {
         if !self.counters.failing {
             return None;

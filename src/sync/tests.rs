@@ -194,7 +194,7 @@ fn the_next_configuration_inherits_pending_events() {
     assert_eq!(pending(&new), ["Init ", "Modify /a"]);
 }
 
-/// Whatever splits a Move: an excluded name is neither deleted at the target nor sent.
+/// Whatever splits a Move: an excluded name is neither deleted on the target nor sent.
 #[test]
 fn an_excluded_name_of_a_split_move_is_left_alone() {
     let cases: [(&[u8], &[u8], &[&str]); 5] = [

@@ -1,9 +1,9 @@
 //! Warm start, `init = "changed"`: the startup compares the directories that have changed since
 //! the index of the source was made, and the sync records what makes that index obsolete.
 //!
-//! The index tells in which state the target has a directory. It can be made after a comparison of
-//! everything has succeeded, and directories with events since its begin are left out. At the stop
-//! it is updated for directories with events, as far as all of these have been sent.
+//! The index contains the state of each directory as of its last transfer. It is made after a full
+//! comparison has succeeded; directories with events since the begin of the comparison are omitted.
+//! At the stop it is updated for directories with events, as far as all of these have been sent.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,13 +16,13 @@ use crate::queue::{Etype, Time};
 /// nothing.
 const INDEX_DELAY: Duration = Duration::from_millis(2500);
 
-/// What is known of the index of a sync.
+/// The state of the index of a sync.
 #[derive(Debug, Default)]
 pub struct WarmStart {
     state: IndexState,
     /// The directories that the startup compares; `None` for everything.
     directories: Option<Vec<Vec<u8>>>,
-    /// Changes since the index was made, or since the last comparison of everything has begun.
+    /// Changes since the index was made, or since the last full comparison has begun.
     changed: ChangedDirs,
     /// Changes before that comparison.
     changed_before: ChangedDirs,
@@ -81,7 +81,7 @@ impl Sync {
         present.next().map(|(_, reason)| reason)
     }
 
-    /// Returns the reason why the startup has to compare everything, whatever the index says.
+    /// Returns the reason why the startup compares everything in spite of the index.
     pub fn startup_distrust(&self) -> Option<&'static str> {
         let warm = self.warm_start.as_ref()?;
         warm.owes_comparison.then_some("events were lost before")
@@ -191,7 +191,7 @@ impl WarmStart {
         self.generation += 1;
     }
 
-    /// Returns the changes since the index was made, and begins to record anew.
+    /// Returns the changes since the index was made, and begins a new record.
     pub fn take_changed(&mut self) -> ChangedDirs {
         let mut all = std::mem::take(&mut self.changed_before);
         all.merge(std::mem::take(&mut self.changed));
@@ -205,7 +205,7 @@ impl WarmStart {
         all
     }
 
-    /// Records that the index was made. `racy` are the directories whose state it does not tell.
+    /// Records that the index was made. `racy` are the directories whose state it does not contain.
     pub fn made(&mut self, racy: &[Vec<u8>]) {
         self.state = IndexState::Valid;
         for directory in racy {

@@ -147,7 +147,7 @@ impl Backups {
         self.stop = Arc::default();
     }
 
-    /// Tells all threads to stop as soon as possible.
+    /// Stops all threads as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

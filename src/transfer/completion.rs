@@ -1,4 +1,4 @@
-//! Completion of a child: what its exit status means for the entries of its sync.
+//! Completion of a child: applies its exit status to the entries of its sync.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -35,21 +35,21 @@ const EXIT_FILE_IO: i32 = 11;
 /// incompatibility) and 4 (requested action not supported).
 const EXIT_REFUSALS: [i32; 2] = [2, 4];
 
-/// What the end of a child comes to beyond its entries.
+/// The results of the end of a child, except for its entries.
 #[derive(Default)]
 pub struct Evaluation {
     /// The sync ends.
     pub is_critical: bool,
     /// The report for the sync's hook, if it has one.
     pub report: Option<HookReport>,
-    /// What is written to the transfer log.
+    /// The record for the transfer log.
     pub record: Option<BatchRecord>,
 }
 
 /// The result of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TransferResult {
-    /// All entries are at the target.
+    /// All entries are on the target.
     Synced,
     /// Some or all entries failed.
     Failed,
@@ -266,8 +266,8 @@ enum Completion {
         /// The limit of the target that was exceeded, if that is the cause.
         limit: Option<SizeLimit>,
     },
-    /// A comparison of everything was given up at these paths, which are too large for the target.
-    /// It can go on with what is smaller.
+    /// A full comparison ended at these paths, which are too large for the target. It can be
+    /// repeated for smaller files.
     TooLarge {
         paths: RetryEntries,
         limit: SizeLimit,
@@ -349,7 +349,7 @@ impl Job {
         }
     }
 
-    /// Returns true if `mv` may have moved its entries at the target, and the user wants the
+    /// Returns true if `mv` may have moved its entries on the target, and the user wants the
     /// attributes of the source there: `archive = true`.
     fn is_archiving(&self) -> bool {
         let rsync = self.handle.config.get::<Option<Table>>("rsync");
@@ -435,7 +435,7 @@ fn too_large(paths: usize, limit: Option<SizeLimit>, code: i32) -> String {
     }
 }
 
-/// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
+/// Ends a sync that cannot continue. The daemon exits if no other sync is left, or if the startup
 /// failed and `insist` is not set.
 pub fn end_sync(
     job: &Job,

@@ -21,7 +21,7 @@ pub struct DryRun {
     created: Cell<u64>,
 }
 
-/// What follows a dry run.
+/// The result of a dry run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DryRunResult {
     /// The transfer starts.
@@ -30,7 +30,7 @@ pub enum DryRunResult {
     Count,
     /// More than the limit would be deleted: this many of a total.
     Exceeded(u64, u64),
-    /// It proves nothing. The transfer does not start, and its entries fail.
+    /// The dry run failed. The transfer does not start, and its entries fail.
     Failed,
 }
 
@@ -137,7 +137,7 @@ impl DryRun {
         self.request.transfer.is_none()
     }
 
-    /// Returns true if the limit is a percentage and the number of entries at the target is unknown.
+    /// Returns true if the limit is a percentage and the number of entries on the target is unknown.
     fn needs_count(&self) -> bool {
         let sync = self.request.handle.sync.borrow();
         let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
@@ -147,7 +147,7 @@ impl DryRun {
             && self.deleted.get() > 0
     }
 
-    /// Returns the number of entries at the target.
+    /// Returns the number of entries on the target.
     fn entries(&self) -> u64 {
         let mut sync = self.request.handle.sync.borrow_mut();
         if self.is_whole() {

@@ -82,7 +82,7 @@ impl EntryCounts {
         ended
     }
 
-    /// Tells all threads to stop as soon as possible.
+    /// Stops all threads as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

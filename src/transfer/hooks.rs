@@ -32,7 +32,7 @@ struct HookQueue {
     waiting: VecDeque<HookReport>,
 }
 
-/// What a hook command is told of its sync.
+/// The properties of a sync that a hook command gets.
 #[derive(Clone, Debug)]
 pub struct HookSync {
     id: SyncId,
@@ -41,7 +41,7 @@ pub struct HookSync {
 }
 
 impl HookSync {
-    /// Returns what is told of a sync.
+    /// Returns the properties of a sync.
     pub fn of(handle: &SyncHandle) -> HookSync {
         let target = handle.destination().unwrap_or_default();
         let sync = handle.sync.borrow();

@@ -441,7 +441,7 @@ pub fn take_output(job: Option<&Job>, stream: Stream, line: &[u8], other: Option
     }
 }
 
-/// What is logged of a line of error output.
+/// The log category of a line of error output.
 enum OutputKind {
     /// The line, unless it was logged in the last attempt.
     Line,

@@ -86,7 +86,7 @@ impl LocalJobs {
         self.jobs.values_mut()
     }
 
-    /// Tells all threads to stop as soon as possible.
+    /// Stops all threads as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced`, `onFailed` and `onRecovered` |
 //! | `delete_limit` | dry runs for `maxDelete` |
-//! | `transfer_log` | what is written to the transfer log of a process that has ended |
+//! | `transfer_log` | the entry of the transfer log for a process that has ended |
 //! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |
 //!

@@ -1,5 +1,5 @@
-//! The progress of a comparison of everything: what rsync or the daemon's own thread reports, and what
-//! is left by the size of the source.
+//! The progress of a full comparison: the reports of rsync or of the daemon's own thread, and the
+//! estimate of the rest from the size of the source.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::status::number_format::clock;
 use crate::status::snapshot::Progress;
 use crate::watch::TreeSize;
 
-/// What is known of a transfer.
+/// The known progress of a transfer.
 pub struct TransferProgress<'a> {
     /// The begin.
     pub since: Instant,

@@ -1,4 +1,4 @@
-//! The command of a spawn request, and what the log shows of it.
+//! The command of a spawn request, and its log lines.
 
 use crate::log;
 use crate::process::{Command, Output, Stdin};

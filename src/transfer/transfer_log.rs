@@ -1,4 +1,4 @@
-//! The entry of the transfer log for a child that has ended: what was done with each path.
+//! The entry of the transfer log for a child that has ended: the operation on each path.
 
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ const MAX_NAMED_FAILURES: usize = 1000;
 /// The maximum number of paths whose reason is searched in the error output.
 const MAX_SEARCHED_REASONS: usize = 100;
 
-/// What came of the entries of a child.
+/// The result of the entries of a child.
 pub enum Fate<'a> {
     /// All are done, except these paths.
     DoneExcept(Option<&'a RetryEntries>),

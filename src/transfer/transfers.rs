@@ -43,7 +43,7 @@ pub struct Transfers {
     stall_detector: StallDetector,
     hooks: Hooks,
     backups: Backups,
-    /// When limits of the bandwidth were last compared.
+    /// The time at which bandwidth limits were last compared.
     bandwidth_checked: Option<WallTime>,
     /// The descendants of the processes that have been signalled.
     signalled: Vec<Descendant>,
@@ -77,7 +77,7 @@ impl Transfers {
         }
     }
 
-    /// Takes in a new configuration. Running processes go on.
+    /// Applies a new configuration. Running processes continue.
     pub fn on_reload(&mut self, script: &Rc<Script>, syncs: &[Rc<SyncHandle>]) {
         self.script = Rc::clone(script);
         self.syncs = syncs.to_vec();

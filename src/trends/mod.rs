@@ -1,12 +1,12 @@
-//! How each sync has been going: pending entries, sent bytes, failures and lag of the last hour and
-//! the last day, in fixed memory.
+//! Series of each sync: pending entries, sent bytes, failures and lag of the last hour and the last
+//! day, in fixed memory.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `ring` | the series of one length of time |
 //!
-//! The daemon is not woken for it: what does not change while it sleeps is filled in afterwards. The
-//! room may call `status` and `id`, and nothing else of the program.
+//! The daemon is not woken for the series: values that do not change while it sleeps are filled in
+//! afterwards. The room may call `status` and `id`, and nothing else of the program.
 
 mod ring;
 
@@ -137,7 +137,7 @@ impl SyncTrend {
         }
     }
 
-    /// Returns the series for a sync whose counters begin anew.
+    /// Returns the series for a sync whose counters start at zero again.
     fn renewed(self) -> SyncTrend {
         SyncTrend {
             bytes: 0,

@@ -23,7 +23,7 @@ pub struct TrendRing {
     /// The number of the current span since the start.
     current: u64,
     values: VecDeque<TrendValues>,
-    /// What lasted at the last sample, and its time in seconds.
+    /// The lasting values of the last sample.
     last: TrendValues,
     last_at: u64,
 }

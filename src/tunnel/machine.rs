@@ -1,8 +1,8 @@
-//! A tunnel: processes, mostly an ssh that forwards a port, that have to live for some time
-//! before syncs may go through them.
+//! A tunnel: processes, usually an ssh that forwards a port, that must have run for some time
+//! before syncs may use them.
 //!
-//! A state machine without I/O. Who drives it starts as many processes as [`Tunnel::lacking`]
-//! says, tells what became of them, and calls [`Tunnel::turn`] at [`Tunnel::deadline`].
+//! A state machine without I/O. The caller starts as many processes as [`Tunnel::lacking`] returns,
+//! reports their state, and calls [`Tunnel::turn`] at [`Tunnel::deadline`].
 
 use std::fmt;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::log;
 use crate::process::Pid;
 use crate::queue::{Time, micros};
 
-/// How far a tunnel is, in lsyncd's words.
+/// The state of a tunnel, with lsyncd's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelState {
-    /// Nothing runs; it is about to be started.
+    /// No process runs; one is about to be started.
     Down,
-    /// At an end, with the daemon.
+    /// Disabled, because the daemon exits.
     Disabled,
     /// Processes run, none of them for long enough.
     Connecting,
-    /// At least one process has lived for long enough.
+    /// At least one process has run for `ready_delay`.
     Up,
     /// A process ended too early: some time passes before the next.
     RetryTimeout,
@@ -35,7 +35,7 @@ impl fmt::Display for TunnelState {
 }
 
 impl TunnelState {
-    /// As log and status file have it.
+    /// Returns the name in log and status file.
     pub fn name(self) -> &'static str {
         match self {
             TunnelState::Down => "DOWN",
@@ -51,26 +51,26 @@ impl TunnelState {
 /// One process of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelProcess {
-    /// Its number.
+    /// The process id.
     pub pid: Pid,
     /// The local port it was given, if any.
     pub port: Option<u16>,
-    /// When it was started.
+    /// The time of its start.
     pub started: Time,
-    /// It has lived for long enough.
+    /// It has run for `ready_delay`.
     pub ready: bool,
 }
 
-/// What the machine goes by.
+/// The settings of a tunnel.
 #[derive(Clone, Debug)]
 pub struct TunnelConfig {
     /// `TunnelN`, or what the configuration calls it.
     pub name: String,
-    /// How many processes are kept running.
+    /// The number of processes to keep running.
     pub parallel: usize,
-    /// How long a process has to live to count as connected.
+    /// The time after which a running process counts as connected.
     pub ready_delay: Duration,
-    /// How long a failure is followed by nothing.
+    /// The time between a failure and the next start.
     pub retry_delay: Duration,
 }
 
@@ -82,9 +82,9 @@ pub struct Tunnel {
     state: TunnelState,
     processes: Vec<TunnelProcess>,
     retry: Option<Time>,
-    /// How often a process was picked.
+    /// The number of times that a process was picked.
     picked: usize,
-    /// Whether it was up when that was last asked; `None` before the first time.
+    /// True if it was up at the last query; `None` before the first one.
     was_up: Option<bool>,
 }
 
@@ -101,7 +101,7 @@ impl Tunnel {
         }
     }
 
-    /// How far it is.
+    /// Returns the state.
     pub fn state(&self) -> TunnelState {
         self.state
     }
@@ -118,7 +118,7 @@ impl Tunnel {
         !is_up && was_up != Some(false)
     }
 
-    /// Its processes, in order of their start.
+    /// Returns the processes in order of their start.
     pub fn processes(&self) -> &[TunnelProcess] {
         &self.processes
     }
@@ -131,7 +131,7 @@ impl Tunnel {
         Some(picked)
     }
 
-    /// How many processes have to be started now.
+    /// Returns the number of processes to be started now.
     pub fn lacking(&self) -> usize {
         match self.state {
             TunnelState::Down | TunnelState::Connecting | TunnelState::Up => {
@@ -211,7 +211,7 @@ impl Tunnel {
         self.enter(next);
     }
 
-    /// When [`Tunnel::turn`] has something to do.
+    /// Returns the time at which [`Tunnel::turn`] must be called.
     pub fn deadline(&self) -> Option<Time> {
         let waiting = self.processes.iter().filter(|each| !each.ready);
         let matures = waiting.map(|each| self.matures(each));
@@ -221,19 +221,19 @@ impl Tunnel {
         }
     }
 
-    /// It leads nowhere although it is up: begins anew. Returns the processes it had.
+    /// Restarts a tunnel that is up but does not work. Returns its processes.
     pub fn refuse(&mut self) -> Vec<TunnelProcess> {
         self.retry = None;
         self.enter(TunnelState::Down);
         std::mem::take(&mut self.processes)
     }
 
-    /// Nothing is started any more.
+    /// Disables the tunnel: no more processes are started.
     pub fn disable(&mut self) {
         self.enter(TunnelState::Disabled);
     }
 
-    /// The daemon goes on with it after all. What is left of its processes is no more its own.
+    /// Enables the tunnel again. Remaining processes no longer belong to it.
     pub fn enable(&mut self) {
         self.was_up = None;
         if self.state == TunnelState::Disabled {
@@ -246,7 +246,7 @@ impl Tunnel {
         process.started.saturating_add(span)
     }
 
-    /// Nothing is started for a while.
+    /// Starts no process for `retry_delay`.
     fn wait(&mut self, now: Time) {
         self.retry = Some(now + micros(self.config.retry_delay));
         self.enter(if self.is_up() {

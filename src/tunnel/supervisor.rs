@@ -1,5 +1,5 @@
-//! The processes of tunnels: started, started again after their ends, and ended before the daemon or
-//! its configuration is.
+//! The processes of tunnels: starts them, restarts them after they have ended, and ends them before
+//! the daemon exits or changes its configuration.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,7 +16,7 @@ use crate::queue::Time;
 /// The time between SIGTERM and SIGKILL, and then until a process counts as one that will not end.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 
-/// What starts and ends processes.
+/// Starts and ends processes.
 pub trait TunnelProcesses {
     /// Starts a process.
     ///

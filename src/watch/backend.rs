@@ -1,4 +1,4 @@
-//! What a source of events has to do.
+//! The interface of a source of events.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ pub trait Backend {
 
     /// Returns true if directories are being read in the background.
     fn crawling(&self) -> bool;
-    /// Returns the progress of reading roots while it goes on.
+    /// Returns the progress of reading roots; `None` if none is being read.
     fn progress(&self) -> Option<CrawlProgress>;
     /// Returns the number of watches.
     fn watched(&self) -> usize;
@@ -47,7 +47,7 @@ pub trait Backend {
     /// Returns the size of the tree below a directory, whose absolute path ends with `/`.
     fn tree_size(&self, root: &[u8]) -> TreeSize;
 
-    /// Has everything below a directory reported by [`Observer::found`] with the returned number, as
+    /// Reports everything below a directory by [`Observer::found`] with the returned number, as
     /// after a rename. Returns `None` if this cannot be done.
     fn report_contents(&mut self, directory: &[u8]) -> Option<u64>;
 

@@ -1,4 +1,5 @@
-//! What one backend reports, made part of what all report: each numbers its scopes from zero.
+//! Converts the reports of one backend to those of the watcher, since each backend numbers its
+//! scopes from zero.
 
 use std::io;
 

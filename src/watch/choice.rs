@@ -1,4 +1,4 @@
-//! Which backend serves which tree, and why.
+//! The choice of the backend for each tree, with the reason.
 
 use super::{Scope, TreeSize};
 

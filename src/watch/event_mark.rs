@@ -1,4 +1,4 @@
-//! Tells if all events before a moment have been reported.
+//! Determines if all events before a moment have been reported.
 //!
 //! The kernel queues an event before the system call that causes it returns, and events are read in
 //! order. So a change made before a moment has been reported when the contents of the kernel's

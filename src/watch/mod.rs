@@ -5,17 +5,17 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `watcher` | what the owner uses: passes calls to the backend |
-//! | `backend` | what a source of events has to do |
+//! | `watcher` | assigns trees to backends, and passes calls to them |
+//! | `backend` | the interface of a source of events |
 //! | `backend_view` | the observer of one backend |
 //! | `inotify` | events of inotify(7): one watch for each directory |
 //! | `fanotify` | events of fanotify(7): one mark for each file system |
-//! | `choice` | which backend serves which tree, and why |
+//! | `choice` | the choice of the backend for each tree |
 //! | `reader` | a thread that drains the kernel's queue independently of the main loop |
 //! | `scopes` | the directories that each owner wants |
 //! | `open_files` | files that are written and not closed |
 //! | `open_files_tests` | its tests |
-//! | `event_mark` | tells if all events before a moment have been reported |
+//! | `event_mark` | marks: all events before a moment have been reported |
 //!
 //! Paths are absolute bytes; those of directories end with `/`. The room may call `log`, `mount_table`
 //! and `sys`; it knows neither syncs nor filters nor queues.
@@ -113,7 +113,7 @@ pub(crate) enum Tell {
 /// The reason why a root is not watched any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// It was removed, or was never there.
+    /// It was removed, or has never existed.
     Deleted,
     /// It has another name now; the object at the old path is another one.
     Moved,

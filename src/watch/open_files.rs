@@ -1,4 +1,4 @@
-//! Files that were written and not closed, as far as this can be known.
+//! Files that were written and not closed, as far as this can be determined.
 //!
 //! If a change is reported when its file is closed, truncate(2) by path would never be reported, as
 //! it opens nothing; nor would a log file that stays open for months. So the kernel is asked for
@@ -7,7 +7,8 @@
 //! reported; else it is reported after it has been open for the staleness limit, and again after
 //! each such time.
 //!
-//! The tracked files also tell which ones are better not sent yet: see [`OpenFiles::being_written`].
+//! Files that should not be sent yet are determined from the tracked files, see
+//! [`OpenFiles::being_written`].
 //!
 //! The usual file is created, written and closed before the next one, so the last one has its own
 //! field and costs no lookup. Files that were created or found and not written since are stored
@@ -31,8 +32,8 @@ const CHECK_DELAY: Duration = Duration::from_millis(300);
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The time after which a complete file is forgotten, counted from the last write or check.
 const FORGET_DELAY: Duration = Duration::from_secs(10);
-/// The maximum number of tracked files that were not written. Links, and files found in a new
-/// directory, come in thousands, and forgetting them does no harm.
+/// The maximum number of tracked files that were not written. There may be thousands of links and
+/// files of a new directory; they may be forgotten.
 const MAX_UNWRITTEN: usize = 4096;
 
 /// The state of one tracked file.
@@ -241,7 +242,7 @@ enum WriteCheck {
     Other,
     /// Nobody has it open for writing.
     Complete,
-    /// It is open for writing, or this cannot be known (`certain` is false).
+    /// It is open for writing, or this cannot be determined (`certain` is false).
     Open { certain: bool },
 }
 

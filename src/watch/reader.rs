@@ -2,8 +2,8 @@
 //!
 //! The kernel holds 16,384 events by default and drops later ones. A separate thread reads them
 //! into memory and wakes the main loop. It pauses between two reads, longer while they continue to
-//! return events, so that a storm costs a hundred wake-ups a second and a single event is delivered
-//! at once. When idle it blocks in poll(2) without a timeout.
+//! return events, so that a burst causes about a hundred wake-ups a second and a single event is
+//! delivered at once. When idle it blocks in poll(2) without a timeout.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -50,7 +50,7 @@ pub struct QueueFormat {
     pub overflow: fn() -> Vec<u8>,
 }
 
-/// A function that returns the records of a read that are of concern, if some are not.
+/// A function that returns the relevant records of a read, if some are irrelevant.
 pub type RecordFilter = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
 
 /// The result of one read.

@@ -1,4 +1,4 @@
-//! What the owner uses: gives each tree to a backend, and passes calls on.
+//! The watcher: assigns each tree to a backend, and passes calls to it.
 
 use std::cell::LazyCell;
 use std::io;
@@ -368,7 +368,7 @@ impl Watcher {
         self.backends().any(Backend::crawling)
     }
 
-    /// Returns the progress of reading roots while it goes on.
+    /// Returns the progress of reading roots; `None` if none is being read.
     pub fn progress(&self) -> Option<CrawlProgress> {
         self.inotify.progress()
     }
@@ -403,7 +403,7 @@ impl Watcher {
         }
     }
 
-    /// Has everything below a directory, whose absolute path ends with `/`, reported by
+    /// Reports everything below a directory, whose absolute path ends with `/`, by
     /// [`Observer::found`] with the returned number, as after a rename. Returns `None` if the
     /// directory is not watched.
     pub fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! What each side has at the paths that differ, and when they were sent last.
+//! Details of differences: the entries of both sides, and the last transfer of each path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use crate::component::Action;
 use crate::process::Stdin;
 use crate::script::Comparison;
 
-/// The number of the last search of the transfer log. A search of a run that was given up is told
-/// from that of the next one by its number.
+/// The number of the last search of the transfer log. It distinguishes the search of an aborted run
+/// from that of the next one.
 static SEARCHES: AtomicU64 = AtomicU64::new(0);
 
 impl Run {

@@ -38,7 +38,7 @@ impl Run {
         self.start(command, view, spawn, Purpose::Version)
     }
 
-    /// Asks the rsync at the target for its version, if there is a way to.
+    /// Asks the rsync on the target for its version, if there is a way to.
     pub(super) fn ask_remote_version(
         &mut self,
         view: &impl AuditView,
@@ -107,7 +107,7 @@ impl Run {
         }
     }
 
-    /// Makes a dry run that compares contents tell the checksum, if its rsync can.
+    /// Makes a dry run that compares contents report the checksum, if its rsync supports that.
     fn ask_checksum(&self, by_content: bool, comparison: &mut Comparison) {
         if by_content && dry_run::tells_checksum(self.report.rsync.as_bytes()) {
             comparison.command.args.insert(0, TELL_CHECKSUM.to_vec());

@@ -29,7 +29,7 @@ use crate::status::snapshot::VerifyProgress;
 /// Starts a child.
 pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
 
-/// What is asked of one sync.
+/// A request for the comparison of one sync.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
     pub sync: SyncId,
@@ -47,16 +47,16 @@ pub struct Run {
     report: DriftReport,
     scope: ComparisonScope,
     passes: Passes,
-    /// What the dry run in front of a sample has printed.
+    /// The output of the dry run that precedes a sample.
     held: Option<Printed>,
-    /// The command that tells the version of the rsync at the target.
+    /// The command that prints the version of the rsync on the target.
     remote_version: Option<Command>,
     /// The target can be asked for what it has at the paths that differ.
     may_list: bool,
     stage: RunStage,
 }
 
-/// What follows a step.
+/// The result of a step.
 pub enum RunStep {
     /// Actions, then the next step.
     Actions(Vec<Action>),
@@ -69,7 +69,7 @@ pub enum RunStep {
 enum RunStage {
     /// Not begun.
     Begin,
-    /// Waits until everything from before is at the target.
+    /// Waits until everything from before is on the target.
     Settle {
         barrier: Barrier,
         /// Files that are open have been queued.
@@ -86,7 +86,7 @@ enum RunStage {
     End,
 }
 
-/// What follows when everything is at the target.
+/// The step after everything is on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterSettling {
     /// The first dry run.
@@ -349,7 +349,7 @@ impl Run {
         })
     }
 
-    /// Goes on when everything is at the target, or an obstacle prevents that.
+    /// Goes on when everything is on the target, or an obstacle prevents that.
     fn on_settled(
         &mut self,
         next: AfterSettling,

@@ -1,23 +1,23 @@
-//! What a child of a comparison is for.
+//! The purpose of a child of a comparison.
 
-/// What a child is for.
+/// The purpose of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It tells the version of this host's rsync.
+    /// Prints the version of this host's rsync.
     Version,
-    /// It tells the version of the rsync at the target.
+    /// Prints the version of the rsync on the target.
     RemoteVersion,
     /// A dry run compares.
     Compare,
     /// A dry run compares the contents of a sample.
     Sample,
-    /// A dry run tells which of the missing paths have another type at the target.
+    /// A dry run that finds missing paths that have another type on the target.
     Types,
-    /// It lists what the source has at the paths that differ.
+    /// Lists the entries of the source at the paths that differ.
     ListSource,
-    /// It lists what the target has there.
+    /// Lists the entries of the target there.
     ListTarget,
-    /// A dry run tells which differences are repaired.
+    /// A dry run that finds the differences that are repaired.
     Check,
 }
 

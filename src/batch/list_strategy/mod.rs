@@ -1,11 +1,11 @@
 //! Chooses between the two calls for each batch.
 //!
-//! Files-from is far cheaper, but the classic call is always correct. So a batch is classic if
-//! anything speaks against files-from: a wrapper in place of rsync, the user's own options, names
-//! to be deleted by an rsync that is not known to do it correctly, an earlier failure.
+//! Files-from is far cheaper, but the classic call is always correct. A batch is classic if there
+//! is any reason against files-from: a wrapper in place of rsync, the user's own options, names to
+//! be deleted by an rsync that is not known to do it correctly, an earlier failure.
 //!
 //! * `quick_check`: changes that rsync's quick check cannot detect;
-//! * `refusal`: what a failed call says about its options;
+//! * `refusal`: the options that a failed call has refused;
 //! * `source_disk`: the source on disk;
 //! * `tests`: tests.
 
@@ -124,7 +124,7 @@ impl ListStrategy {
                 let sent = rsync_options::sent_as_directories(request.options);
                 found.judge(rules, |path| disk.is_sent_as_directory(path, sent));
                 if !request.delete {
-                    // Excluded objects are not sent, and those at the target stay.
+                    // Excluded objects are not sent, and those on the target stay.
                     found.present.retain(|item| !item.other_kind);
                 }
                 let by_content = request.by_content || has_renewed(request, &found);
@@ -168,7 +168,7 @@ impl ListStrategy {
     /// Records how a call ended: its kind, its exit code and its error output, line by line.
     ///
     /// Returns a description of the changed behaviour if the failure is due to an option that an
-    /// rsync, here or at the target, does not accept: the call is to be repeated at once.
+    /// rsync, here or on the target, does not accept: the call is to be repeated at once.
     pub fn failed<L: AsRef<[u8]>>(
         &mut self,
         kind: TransferKind,

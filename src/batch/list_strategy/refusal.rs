@@ -1,4 +1,5 @@
-//! Parses how an rsync, here or at the target, says that it does not accept an option.
+//! Detects in the output of rsync that this rsync or the one on the target does not accept an
+//! option.
 //!
 //! A server prints it to its standard error or sends it to the client, which then exits with the
 //! code of the first thing it noticed: that the other side hung up.

@@ -1,4 +1,4 @@
-//! `explain`: what the daemon knows of a path, and when it was sent last.
+//! `explain`: the state of a path, and its last transfer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

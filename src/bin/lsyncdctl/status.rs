@@ -1,4 +1,4 @@
-//! `status`: asks for the state, selects what is shown, and judges it.
+//! `status`: requests the state, selects the syncs that are shown, and determines the exit code.
 
 use std::time::{Duration, Instant};
 

@@ -217,7 +217,7 @@ fn command(code: KeyCode, sync: String) -> Option<Verb> {
         KeyCode::Char('r') => Verb::Resume { sync },
         KeyCode::Char('f') => Verb::Flush { sync },
         KeyCode::Char('t') => Verb::Retry { sync },
-        // A comparison of everything may take hours, so it takes a capital letter.
+        // A full comparison may take hours, so it takes a capital letter.
         KeyCode::Char('S') => Verb::Resync { sync, path: None },
         _ => return None,
     })

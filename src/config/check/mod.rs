@@ -1,6 +1,6 @@
-//! `check = …`: what a file must pass before it is sent.
+//! `check = …`: the checks of a file before it is sent.
 //!
-//! A function, a table with a `command`, or a list of both, which are asked in their order.
+//! A function, a table with a `command`, or a list of these, which run in order.
 //!
 //! * `scanner`: one command;
 //! * `refused`: options and paths that conflict with a check.

@@ -8,7 +8,7 @@ use crate::config::target::resolved_soon;
 use crate::config::{config_error_about, text_of, truthy};
 use crate::paths;
 
-/// Keys of rsync options that send, or create at the target, other data than the staged tree.
+/// Keys of rsync options that send, or create on the target, other data than the staged tree.
 const UNCHECKED_KEYS: [&str; 7] = [
     "append",
     "append_verify",

@@ -74,10 +74,10 @@ impl fmt::Display for Since {
     }
 }
 
-/// How an option of rsync is passed.
+/// The form of an option of rsync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
-    /// It is no option of every call.
+    /// Not an option of every call.
     None,
     /// As this letter of the first word.
     Letter(u8),

@@ -30,7 +30,7 @@ pub enum ValueType {
     Delay,
     /// A value of `delete`.
     Delete,
-    /// What exit codes mean.
+    /// A table of meanings of exit codes.
     ExitCodes,
     /// A function.
     Function,
@@ -58,9 +58,9 @@ pub enum ValueType {
     OptionalPath,
     /// A text that names a file or a directory.
     Path,
-    /// As `OptionalPath`; `false` has a meaning of its own.
+    /// As `OptionalPath`, or `false`, which differs from an omitted path.
     PathOrFalse,
-    /// What happens to a rejected file.
+    /// The treatment of a rejected file.
     Rejection,
     /// A number of seconds, 0 or more.
     Seconds,
@@ -78,7 +78,7 @@ pub enum ValueType {
     Text,
     /// A text or a list of texts.
     Texts,
-    /// What `tunnel{}` returns.
+    /// The value that `tunnel{}` returns.
     Tunnel,
     /// The command of a tunnel.
     TunnelCommand,

@@ -1,9 +1,9 @@
-//! The `ssh` table of a sync: the ssh that moves entries at the target, and the remote shell of
+//! The `ssh` table of a sync: the ssh that moves entries on the target, and the remote shell of
 //! rsync.
 //!
 //! * `quoting`: words for the login shell of the target, and for `--rsh` of rsync;
 //! * `option_words`: texts of `ssh._extra` that contain several options;
-//! * `remote_move`: moves at the target as commands for its login shell;
+//! * `remote_move`: moves on the target as commands for its login shell;
 //! * `sharing`: one connection for all transfers and moves of a sync.
 
 use std::fs;
@@ -184,7 +184,7 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
     })
 }
 
-/// Returns true if the program is what rsync runs by itself, under whatever name.
+/// Returns true if the program is the default remote shell of rsync, under any name.
 pub(super) fn is_ssh(binary: &[u8]) -> bool {
     let file = |name| {
         let data = fs::metadata(program::find(name)?).ok()?;

@@ -1,11 +1,12 @@
-//! Cuts a word of `ssh._extra` that holds several options into words, as lsyncd's `--rsh=` does.
+//! Splits a text of `ssh._extra` that contains several options into words, as lsyncd's `--rsh=`
+//! does.
 
 /// Options of ssh(1) without and with a value.
 const SWITCHES: &[u8] = b"1246AaCfGgKkMNnqsTtVvXxYy";
 const WITH_VALUE: &[u8] = b"BbcDEeFIiJLlmOoPpQRSWw";
 
-/// Returns the words that a text stands for: those between its blanks if all of them are options
-/// of ssh and their values, else the text as one word.
+/// Returns the words of a text: those between blanks if all of them are options of ssh and their
+/// values, else the text as one word.
 pub fn split(text: &[u8]) -> Vec<Vec<u8>> {
     let parts = text.split(|&byte| byte == b' ');
     let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty()).collect();

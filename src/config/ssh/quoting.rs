@@ -1,8 +1,8 @@
-//! Words in quotes, for two readers.
+//! Quoting of words, for the login shell of the target and for rsync.
 //!
 //! ssh joins its arguments with blanks, and the login shell of the target reads the result. rsync
-//! splits the text of `--rsh` into words by rules of its own (rsync(1), `-e`). No name leaves the
-//! quotes it is put in.
+//! splits the text of `--rsh` into words by rules of its own (rsync(1), `-e`). No character of a
+//! name ends the quotes.
 
 use crate::paths;
 

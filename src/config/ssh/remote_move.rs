@@ -1,4 +1,4 @@
-//! Moves at the target of default.rsyncssh, as commands for the login shell.
+//! Moves on the target of default.rsyncssh, as commands for the login shell.
 
 use super::quoting::{push_quoted, remote_word};
 use crate::paths;
@@ -14,7 +14,7 @@ pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec
     words
 }
 
-/// Moves something at the target, for a POSIX shell, without following a symbolic link that a
+/// Moves something on the target, for a POSIX shell, without following a symbolic link that a
 /// user of the target has put on the way. Its arguments: the target's directory, the directory
 /// of the origin in it and the name there, that of the destination and the name there.
 ///

@@ -1,5 +1,5 @@
 //! Shared ssh connections: one connection for all transfers and moves of a sync, by ControlMaster
-//! (ssh_config(5)). The first process opens it, and a broken one is opened anew.
+//! (ssh_config(5)). The first process opens it, and a broken one is opened again.
 //!
 //! If no remote shell is configured, rsync gets it by `RSYNC_RSH` (rsync(1)) and its arguments do
 //! not change.

@@ -1,4 +1,4 @@
-//! What the event loop does for its components.
+//! Executes the actions of components.
 
 use std::time::Instant;
 

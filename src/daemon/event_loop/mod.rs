@@ -2,8 +2,8 @@
 //!
 //! A turn waits for events, processes watch events and child output, reaps ended children, runs
 //! alarms, runs each sync that is due, starts requested processes, and writes the reports. Nothing
-//! in a turn blocks. The loop passes on what has happened, carries out the actions that its
-//! components return, and asks each of them for its deadline last, right before it sleeps.
+//! in a turn blocks. The loop passes events to its components, executes the actions that they
+//! return, and calls their `deadline()` last, right before it sleeps.
 //!
 //! * `actions`: carries out the actions;
 //! * `tests`: takes turns one by one.
@@ -183,7 +183,7 @@ impl<'a> EventLoop<'a> {
         Ok(())
     }
 
-    /// Begins the startup of a configuration in which no sync goes on.
+    /// Begins the startup of a configuration that keeps no sync.
     fn start_anew(&mut self, last: &Script) {
         let script = Rc::clone(self.sending.script());
         let mut other = None;
@@ -231,7 +231,7 @@ impl<'a> EventLoop<'a> {
             .on_request(ending, timeout, now);
     }
 
-    /// Ends the daemon, or starts all syncs anew, when nothing is running any more.
+    /// Ends the daemon or restarts all syncs when no process is running any more.
     fn continue_shutdown(&mut self) {
         let running = self.sending.transfers().unfinished();
         let is_indexing = running == 0 && self.watching.on_stop(self.now);
@@ -304,8 +304,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Reloads the configuration for a request of a user: at once if syncs may go on, otherwise when
-    /// nothing is running any more.
+    /// Reloads the configuration for a user: at once if syncs are kept, otherwise when no process
+    /// is running any more.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What may be source and target of the configuration. Names are bytes, and become absolute.
+//! Checks source and target of the configuration. Names are bytes, and are made absolute.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::daemon::inspect::RsyncTarget;
 use crate::log::escape;
 
-/// What the configuration is made of.
+/// The values of the configuration.
 pub struct Answers {
     /// The source directory.
     pub source: Vec<u8>,
@@ -41,7 +41,7 @@ pub enum Destination {
 ///
 /// # Errors
 ///
-/// It is none.
+/// It is not a directory.
 pub fn source(answer: &[u8], directory: &Path) -> Result<Vec<u8>, String> {
     let path = absolute(answer, directory)?;
     match std::fs::metadata(OsStr::from_bytes(&path)) {

@@ -1,11 +1,11 @@
 //! `-init`: asks for source and target, tests them, and writes a configuration.
 //!
 //! * `questions`: questions on standard output, answers from standard input;
-//! * `answers`: what source, target and file may be;
+//! * `answers`: checks of source, target and file;
 //! * `template`: the text of the configuration;
 //! * `new_file`: the file. No file is overwritten, and none is written before the test.
 //!
-//! With source and target on the command line nothing is asked: what no option says has its default.
+//! With source and target on the command line nothing is asked; options replace defaults.
 
 mod answers;
 mod new_file;
@@ -41,7 +41,7 @@ pub fn init(options: Options, words: Init) -> Exit {
     }
 }
 
-/// What is the same for all questions.
+/// The common state of all questions.
 struct Dialogue {
     options: Options,
     delay: f64,

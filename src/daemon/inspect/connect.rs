@@ -1,4 +1,4 @@
-//! `-check -connect`: whether each target can be reached and written to. Nothing is left there.
+//! `-check -connect`: tests if each target can be reached and written to. Nothing is changed there.
 //!
 //! The session on the target's host runs two fixed commands of a POSIX shell. A login that permits
 //! rsync only is tested by a dry run of rsync alone, as a daemon is.
@@ -32,15 +32,15 @@ const SESSION: &str = "echo lsyncd-session; \
 /// The time in which a connection has to be made, in seconds.
 const CONNECT_TIMEOUT: &str = "20";
 
-/// What was found out about a target.
+/// The result of the test of a target.
 #[derive(Debug, Serialize)]
 pub struct ConnectResult {
     ok: bool,
-    /// What works, one fact each.
+    /// The successful tests.
     found: Vec<String>,
     /// Why the target cannot be used.
     reason: Option<String>,
-    /// What to do about that.
+    /// The remedy for the failure.
     remedy: Option<&'static str>,
 }
 
@@ -50,7 +50,7 @@ pub enum RsyncTarget<'a> {
     Local(&'a [u8]),
     /// Host with user, and directory.
     Shell(&'a [u8], &'a [u8]),
-    /// What comes before the module, the module, and true for the form with `::`.
+    /// The part before the module, the module, and true for the form with `::`.
     Daemon(&'a [u8], &'a [u8]),
 }
 
@@ -80,7 +80,7 @@ impl<'a> RsyncTarget<'a> {
     }
 }
 
-/// Tests the target of a sync. Returns `None` if the configuration does not tell what to test.
+/// Tests the target of a sync. Returns `None` if the configuration does not determine a target.
 pub fn connection(script: &Script, handle: &Rc<SyncHandle>) -> Option<ConnectResult> {
     let mut connection = ConnectResult {
         ok: true,
@@ -401,7 +401,7 @@ fn connecting_words(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
     kept
 }
 
-/// Returns the name of rsync at the target.
+/// Returns the name of rsync on the target.
 fn remote_rsync(words: &[Vec<u8>]) -> &[u8] {
     let told = words
         .iter()

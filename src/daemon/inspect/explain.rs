@@ -1,4 +1,4 @@
-//! `-explain`: which syncs send a path, and which rule decides.
+//! `-explain`: the syncs that send a path, and the rule that includes or excludes it.
 
 use std::ffi::OsString;
 use std::fs;

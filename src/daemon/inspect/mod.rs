@@ -3,7 +3,7 @@
 //! * `connect`: logins at the targets, for `-check -connect`;
 //! * `explain`: the decision about one path, for `-explain`;
 //! * `preflight`: files and programs that a start would fail to use;
-//! * `preview`: what the first transfers would do, for `-preview`;
+//! * `preview`: the effects of the startup transfers, for `-preview`;
 //! * `startup_call`: the startup transfer of a sync.
 //!
 //! The configuration is loaded as for a start, including its Lua code. No watch is set, no file is

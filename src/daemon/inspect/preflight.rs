@@ -21,7 +21,7 @@ const MAX_INTERPRETER: u64 = 256;
 /// The longest name of a socket, that of `sun_path` with its end.
 const MAX_SOCKET_NAME: usize = 107;
 
-/// How a file is written.
+/// The way in which a file is written.
 #[derive(Clone, Copy, PartialEq)]
 enum How {
     /// Appended to.

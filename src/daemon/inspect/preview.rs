@@ -1,5 +1,5 @@
-//! `-preview`: what the first transfer of each sync would send, change and delete at its target.
-//! Nothing is changed: rsync makes a dry run with the words of the startup transfer, and
+//! `-preview`: the entries that the startup transfer of each sync would send, change and delete.
+//! Nothing is changed: rsync makes a dry run with the arguments of the startup transfer, and
 //! default.direct compares without copying.
 
 use std::io;
@@ -33,14 +33,14 @@ struct PreviewedEntries {
     paths: Vec<String>,
 }
 
-/// What a transfer would do, by kind.
+/// The effects of a transfer, by kind.
 #[derive(Debug, Default, Serialize)]
 struct Changes {
     new: PreviewedEntries,
     changed: PreviewedEntries,
     attributes: PreviewedEntries,
     deleted: PreviewedEntries,
-    /// What the delete limit says of the deletions.
+    /// The violation of the delete limit.
     held: Option<String>,
 }
 
@@ -51,13 +51,13 @@ pub struct Preview {
     kind: &'static str,
     source: String,
     target: Option<String>,
-    /// False if the configuration does not tell what would be sent.
+    /// False if the configuration does not determine the transfer.
     known: bool,
     /// False if the target could not be asked, or not completely.
     ok: bool,
     /// Why it is not known or not complete.
     reason: Option<String>,
-    /// What to do about that.
+    /// The remedy for the failure.
     remedy: Option<&'static str>,
     #[serde(flatten)]
     changes: Option<Changes>,
@@ -78,7 +78,7 @@ impl Changes {
         }
     }
 
-    /// Applies the delete limit of a guard. `total` is the number of entries at the target.
+    /// Applies the delete limit of a guard. `total` is the number of entries on the target.
     fn judge(&mut self, limit: Option<MaxDelete>, total: u64) {
         let deleted = self.deleted.count as u64;
         let Some(limit) = limit.filter(|limit| limit.exceeded(deleted, total)) else {

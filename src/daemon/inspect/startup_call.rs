@@ -10,14 +10,14 @@ use crate::script::{Script, ScriptRequest, SyncHandle};
 pub enum StartupCall {
     /// The request that the daemon would carry out.
     Request(Box<ScriptRequest>),
-    /// It cannot be told, for this reason.
+    /// The transfer is not known, for this reason.
     Untold(&'static str),
     /// Building it failed, with this error.
     Failed(String),
 }
 
-/// Returns the startup transfer of a sync. No code of the configuration runs for it: a sync with a
-/// function of its own for the startup is not told.
+/// Returns the startup transfer of a sync. No code of the configuration is run: the startup of a
+/// sync with its own function is not known.
 pub fn startup_call(script: &Script, handle: &Rc<SyncHandle>) -> StartupCall {
     if script.is_idle(handle) {
         return StartupCall::Untold("the sync has no action");

@@ -1,4 +1,4 @@
-//! Going to the background.
+//! Detaches the daemon from the terminal.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -8,15 +8,16 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use crate::exit::Exit;
 use crate::sys::{Fork, fork};
 
-/// Goes on in a new process, which leads a session of its own, has `/` as working directory and
-/// `/dev/null` as standard input, output and error. The umask stays. The process that called ends
+/// Continues in a new process, which leads its own session and has `/` as working directory and
+/// `/dev/null` as standard input, output and error. The umask is kept. The calling process exits
 /// with [`Exit::Done`].
 ///
-/// To be called while there is one thread, and before anything that holds the process number,
-/// as [the pid file](super::pid_file) does. Names used later have to be absolute by now.
+/// It must be called while there is only one thread, and before the process id is used, for
+/// instance by [the pid file](super::pid_file). Paths that are used later must be absolute.
 ///
 /// # Errors
-/// When there can be no other process, then in the one that called; else in the new one.
+/// No process can be created: the error is returned in the calling process. Other errors are
+/// returned in the new one.
 pub fn detach() -> io::Result<()> {
     if fork()? == Fork::Parent {
         std::process::exit(Exit::Done.code().into());

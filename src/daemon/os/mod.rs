@@ -1,9 +1,9 @@
-//! What a Unix daemon does with the operating system.
+//! The interface of the daemon to the operating system.
 //!
 //! * [`detach`]: leaves the terminal and goes to the background;
 //! * [`pid_file`]: the pid file and its lock;
 //! * [`signals`]: signals as events of the loop;
-//! * [`systemd`]: tells the service manager about state and progress, and its watchdog.
+//! * [`systemd`]: reports state, progress and watchdog messages to the service manager.
 //!
 //! The room knows neither syncs nor the event loop.
 

@@ -1,17 +1,17 @@
-//! The pid file: says which process the daemon is, and that there is only one.
+//! The pid file: contains the process id of the daemon, and is its lock.
 //!
-//! Two things are wanted of it that do not go together by themselves. It is a lock: a second
-//! daemon with the same pid file must not start, be it this program or an lsyncd, which locks
-//! the file that it finds under the name. And it is read by others at any time, who must never
-//! find it empty or in parts, so it has to come into its place written, as a new file.
+//! The file has two purposes that conflict. It is a lock: a second daemon with the same pid file
+//! must not start, including an lsyncd 2, which locks the file that it finds at the path. Other
+//! programs read it at any time and must never find it incomplete, so it must be replaced by a new
+//! file that is already written.
 //!
-//! Hence: whoever wants to put a file there first gets the lock of the one that is there, makes
-//! sure that it still is there, puts a file in its place that is written and locked already, and
-//! keeps both locks for life. One who has opened the old file meanwhile cannot get its lock.
+//! A daemon therefore locks the existing file, verifies that it is still at the path, replaces it
+//! by a file that is written and locked already, and keeps both locks until it exits. A daemon that
+//! has opened the old file in the meantime cannot get its lock.
 //!
-//! The locks are record locks of fcntl(2), as lsyncd's. Here they belong to the open file where
-//! the kernel can do that, which is the same to others. lsyncd's belong to the process, and are
-//! lost when it closes the file after opening it once more, say from Lua; nothing here does so.
+//! The locks are record locks of fcntl(2), as in lsyncd. If the kernel supports it, they belong to
+//! the open file, which conflicts with other record locks in the same way. lsyncd's locks belong to
+//! the process, and are lost when it opens and closes the file again, for example from Lua.
 
 use std::fmt;
 use std::fs::File;
@@ -28,25 +28,25 @@ use crate::log::escape;
 use crate::safe_path::{self, Location};
 use crate::status::atomic_file::Replacement;
 
-/// How often the file may change under our hands before we give up.
+/// The maximum number of attempts while other processes replace the file.
 const ATTEMPTS: usize = 100;
 
 /// The pid file of this process, locked until it ends.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    /// What is under that name, as long as nobody changes it.
+    /// The file at the path.
     file: File,
-    /// What was there before.
+    /// The previous file, whose lock is kept.
     _before: Option<File>,
 }
 
-/// Which step failed; the texts are lsyncd's.
+/// The failed step; the texts are lsyncd's.
 #[derive(Debug)]
 pub enum PidFileError {
-    /// There is none and none can be made, or it cannot be opened.
+    /// It cannot be created or opened.
     Create(PathBuf, io::Error),
-    /// Another process has it, mostly.
+    /// It cannot be locked, usually because another process has locked it.
     Lock(PathBuf, io::Error),
     /// The number cannot be written.
     Write(PathBuf, io::Error),
@@ -111,7 +111,7 @@ impl PidFile {
     }
 }
 
-/// Makes a file where there is none, or says nothing if there is one now.
+/// Creates the file; returns `None` if it exists now.
 fn create(path: &Path, location: &Location) -> Result<Option<PidFile>, PidFileError> {
     let new = Replacement::begin(location).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
     fill(path, new.file())?;
@@ -126,7 +126,7 @@ fn create(path: &Path, location: &Location) -> Result<Option<PidFile>, PidFileEr
     }
 }
 
-/// Where there are no hard links.
+/// As [`create`], for file systems without hard links.
 fn create_in_place(path: &Path, location: &Location) -> Result<Option<PidFile>, PidFileError> {
     let file = location
         .open(OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o644))
@@ -134,7 +134,7 @@ fn create_in_place(path: &Path, location: &Location) -> Result<Option<PidFile>, 
     take_over(path, location, file)
 }
 
-/// Locks and replaces the file that is there, or says nothing if it no longer is.
+/// Locks and replaces the existing file; returns `None` if it no longer exists.
 fn take_over(path: &Path, location: &Location, old: File) -> Result<Option<PidFile>, PidFileError> {
     lock(&old).map_err(|e| PidFileError::Lock(path.to_owned(), e))?;
     if !location.holds(old.as_fd()) {

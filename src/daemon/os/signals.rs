@@ -1,7 +1,7 @@
 //! The signals the daemon listens to, as a source of events.
 //!
-//! The handlers only write to a pipe; what a signal means is decided in the loop, so none can
-//! fall between a check and the wait that follows it.
+//! The handlers only write to a pipe, and the loop handles the signals. A signal cannot be missed
+//! between a check and the following wait.
 
 use std::io;
 
@@ -100,8 +100,7 @@ impl Signals {
         Source::new::<_, i32>([]).map(|source| Self { source })
     }
 
-    /// What has come since the last call, each signal once. To be called when the token is
-    /// ready.
+    /// Returns the signals since the last call, each once. To be called when the token is ready.
     pub fn pending(&mut self) -> impl Iterator<Item = Signal> + '_ {
         self.source.pending().filter_map(|number| {
             Signal::ALL

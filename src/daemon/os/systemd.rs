@@ -1,16 +1,15 @@
-//! What a service manager is told: sd_notify(3)'s protocol, one datagram for each message.
+//! Messages to the service manager (sd_notify(3)), one datagram for each.
 //!
-//! The manager names a socket in `NOTIFY_SOCKET`; without one nothing here does anything. What
-//! is sent, by systemd's documentation of the protocol:
+//! The manager sets `NOTIFY_SOCKET` to its socket; without it, nothing is sent.
 //!
 //! | message | when |
 //! |---|---|
-//! | `READY=1` | all directories are watched and the startup transfers are under way, after a reload as well |
-//! | `STATUS=…` | what goes on, in a line for `systemctl status`; not more often than every two seconds |
-//! | `EXTEND_TIMEOUT_USEC=…` | a long crawl goes on, the start shall not be given up |
-//! | `RELOADING=1`, `MONOTONIC_USEC=…` | the configuration is read anew |
-//! | `STOPPING=1` | the end has begun |
-//! | `WATCHDOG=1` | the loop turns, at half the interval that `WATCHDOG_USEC` asks for |
+//! | `READY=1` | all directories are watched and the startup transfers have been started, also after a reload |
+//! | `STATUS=…` | a line for `systemctl status`, at most every two seconds |
+//! | `EXTEND_TIMEOUT_USEC=…` | a long crawl is running: extends the start timeout |
+//! | `RELOADING=1`, `MONOTONIC_USEC=…` | the configuration is read again |
+//! | `STOPPING=1` | the daemon shuts down |
+//! | `WATCHDOG=1` | the loop is running; sent at half the interval of `WATCHDOG_USEC` |
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,24 +22,24 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::signals::Signal;
 
-/// At least so long between two `STATUS` lines.
+/// The minimum time between two `STATUS` lines.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A crawl that goes on asks for so much time with every `STATUS` line.
+/// The time that a running crawl requests with every `STATUS` line.
 const EXTENSION: Duration = Duration::from_secs(120);
 
-/// How far the daemon is, as the manager sees it.
+/// The phase of the daemon for the service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServicePhase {
     /// Directories are being watched; nothing is sent yet.
     Starting,
-    /// At work.
+    /// The startup is complete.
     Ready,
     /// The end, or a reload, waits for what runs.
     ShuttingDown,
 }
 
-/// What goes on, in numbers.
+/// The figures of a status line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// Directories watched.
@@ -67,7 +66,7 @@ struct Manager {
     ready: bool,
     shown: Option<(ServicePhase, Figures)>,
     shown_at: Option<Instant>,
-    /// What was not shown because the last line is too young.
+    /// A line was not sent because the last one was sent too recently.
     owed: bool,
     watchdog: Option<Duration>,
     /// The last `WATCHDOG=1`, at first the start of it all.
@@ -96,7 +95,7 @@ impl Systemd {
         }
     }
 
-    /// At the end of a turn of the loop.
+    /// Sends due messages at the end of a turn of the loop.
     pub fn turn(&mut self, now: Instant, phase: ServicePhase, figures: impl FnOnce() -> Figures) {
         let Some(manager) = &mut self.manager else {
             return;
@@ -113,7 +112,7 @@ impl Systemd {
         manager.show(now, phase, figures(), becomes_ready);
     }
 
-    /// When the next turn is due at the latest.
+    /// Returns the time at which the next turn is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         let manager = self.manager.as_ref()?;
         let show = if manager.owed {

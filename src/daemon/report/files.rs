@@ -34,7 +34,7 @@ const MIN_PAUSE_FACTOR: u32 = 50;
 /// The maximum number of entries of each queue in a JSON report.
 const MAX_ENTRIES: usize = 1000;
 
-/// What writes the report files.
+/// Writes the report files.
 pub trait ReportWriter {
     /// Writes the status file.
     ///
@@ -159,7 +159,7 @@ fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
     .save(path)
 }
 
-/// Returns one line for each comparison of everything that tells its progress.
+/// Returns one line for each full comparison that tells its progress.
 fn comparisons(
     state: &DaemonState<'_>,
     handle: &Rc<SyncHandle>,

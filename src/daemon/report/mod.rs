@@ -1,4 +1,4 @@
-//! What the daemon reports of itself.
+//! The reports of the daemon's state.
 //!
 //! * `snapshot`: its state as plain data, for files and clients;
 //! * `files`: the status file and the metrics file;
@@ -38,7 +38,7 @@ use crate::watch::{EventMark, Watcher};
 
 /// The state of the daemon that is reported.
 pub struct DaemonState<'a> {
-    /// When the daemon was started.
+    /// The time at which the daemon was started.
     pub born: SystemTime,
     /// The time of queues.
     pub now: Time,

@@ -169,7 +169,7 @@ fn lua_words(lua: &Lua, words: &[Vec<u8>]) -> Result<Table> {
     lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
 }
 
-/// Computes the options of comparisons of everything: `rsync`, changed by `startup.rsync` key by
+/// Computes the options of full comparisons: `rsync`, changed by `startup.rsync` key by
 /// key. The words of its `_extra` follow those of every call.
 fn prepare_startup(lua: &Lua, config: Table) -> Result<()> {
     let Value::Table(startup) = config.get("startup")? else {

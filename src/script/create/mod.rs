@@ -246,7 +246,7 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
     Ok(())
 }
 
-/// Refuses times of comparisons that are none.
+/// Refuses invalid times of comparisons.
 fn check_verify(config: &SyncConfig) -> Result<()> {
     let rules = config.verify.iter().flat_map(|verify| &verify.at);
     for rule in rules {

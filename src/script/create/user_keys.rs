@@ -63,7 +63,8 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
     Ok(false)
 }
 
-/// Returns the prepared configuration without the user's keys; the table itself if there are none.
+/// Returns the prepared configuration without the user's keys; the same table if there are no such
+/// keys.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `init = "changed"`: which syncs have it, and what their starts need to know.
+//! `init = "changed"`: the syncs that have it, and the settings of their starts.
 
 use std::rc::Rc;
 use std::time::Duration;

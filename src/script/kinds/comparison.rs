@@ -16,7 +16,7 @@ use crate::script::runtime::Script;
 use crate::script::sync_handle::SyncHandle;
 use crate::sync::Sync;
 
-/// What is compared.
+/// The scope of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ComparisonScope {
     /// The whole source.
@@ -38,7 +38,7 @@ pub struct ListedPath {
     pub is_gone: bool,
 }
 
-/// A dry run and what a report tells of it.
+/// A dry run and its properties in a report.
 pub struct Comparison {
     /// The command.
     pub command: Command,
@@ -188,7 +188,7 @@ impl Script {
     }
 }
 
-/// The properties of the transfer that a dry run stands for.
+/// The properties of the transfer that a dry run imitates.
 struct ComparisonCall<'a> {
     delete: bool,
     delete_excluded: bool,

@@ -1,11 +1,11 @@
-//! The built-in behaviours, as far as they are written in Rust: what `default.rsync`,
-//! `default.rsyncssh` and `default.direct` ask of the event loop.
+//! The parts of the built-in kinds that are written in Rust: the requests of `default.rsync`,
+//! `default.rsyncssh` and `default.direct` to the event loop.
 //!
 //! * `built_in`: the kind of a sync and the programs it runs, for `-check` and reports;
 //! * `batch_size`: selection of a batch;
 //! * `comparison`: the dry run that compares source and target;
 //! * `transfer`: the rsync call of a batch;
-//! * `rsyncssh`: moves at the target;
+//! * `rsyncssh`: moves on the target;
 //! * `local_copy`: copies by the daemon itself;
 //! * `scan_request`: checks before a transfer.
 //!

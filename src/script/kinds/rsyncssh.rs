@@ -56,7 +56,7 @@ fn rsyncssh(lua: &Lua, native: &Table) -> Result<()> {
     native.set("remote_move", lua.create_function(remote_move)?)
 }
 
-/// Returns the ssh command of a move at the target; its last words are text for the login shell.
+/// Returns the ssh command of a move on the target; its last words are text for the login shell.
 fn remote_move(
     lua: &Lua,
     (config, from, to, remove): (Table, mlua::BString, mlua::BString, bool),

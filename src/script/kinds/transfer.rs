@@ -197,7 +197,7 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     Ok(words.filter_map(|word| text_of(&word.ok()?)).collect())
 }
 
-/// Returns the options of comparisons of everything: those of every call, or those that
+/// Returns the options of full comparisons: those of every call, or those that
 /// `startup = { rsync = … }` changes.
 pub(in crate::script) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
     if let Value::Table(startup) = config.get("startup")?
@@ -208,7 +208,7 @@ pub(in crate::script) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
     computed(&config.get("rsync")?)
 }
 
-/// Returns true if a comparison of everything lists the whole source first. A wrapper gets no
+/// Returns true if a full comparison lists the whole source first. A wrapper gets no
 /// option that it might not know.
 pub(super) fn lists_first(
     lua: &Lua,
@@ -222,7 +222,7 @@ pub(super) fn lists_first(
     Ok(comparison?.is_some_and(|(_, lists_first)| lists_first))
 }
 
-/// Returns true if a comparison of everything is to report its progress.
+/// Returns true if a full comparison is to report its progress.
 fn reports_progress(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
     let comparison = whole_comparison(lua, config, sync, words, |comparison| {
         comparison.reports_progress()
@@ -230,7 +230,7 @@ fn reports_progress(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -
     Ok(comparison?.is_some_and(|(rsync, reports)| reports && rsync.reports_progress()))
 }
 
-/// Asks something of a comparison of everything. Returns rsync and the answer; `None` for a wrapper.
+/// Asks something of a full comparison. Returns rsync and the answer; `None` for a wrapper.
 fn whole_comparison(
     lua: &Lua,
     config: &Table,

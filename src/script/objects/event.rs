@@ -25,7 +25,7 @@ pub struct EventRef {
     pub(super) half: MoveEnd,
 }
 
-/// The part of a queue entry that an object stands for.
+/// The part of a queue entry that an object represents.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum MoveEnd {
     /// All of an entry that is no move.

@@ -286,7 +286,7 @@ pub fn take_change(etype: Etype) -> Take {
     }
 }
 
-/// As [`take_change`], up to the first Move, which goes alone.
+/// As [`take_change`], up to the first Move, which is taken alone.
 pub fn take_before_move(etype: Etype) -> Take {
     match etype {
         Etype::Move => Take::Stop,

@@ -43,11 +43,11 @@ impl IndexFiles {
         &self.sync
     }
 
-    /// Returns what the sync has for warm starts.
+    /// Returns the settings of the sync for warm starts.
     ///
     /// # Errors
     ///
-    /// It has nothing: a text for the log.
+    /// It has none; a text for the log.
     pub fn config(&self) -> Result<&WarmStartConfig, String> {
         let config = self.sync.warm_start.as_ref();
         config.ok_or_else(|| "it is configured".to_owned())
@@ -173,7 +173,7 @@ impl IndexFiles {
     }
 }
 
-/// Checks the age of the last comparison of everything.
+/// Checks the age of the last full comparison.
 fn is_recent(
     header: &Header,
     verify_every: Option<Duration>,

@@ -24,7 +24,7 @@ use crate::safe_path::is_exposed;
 pub enum Directories {
     /// All: everything was compared, from this time on.
     All { compared: SystemTime },
-    /// Those that have changed since the index in the file.
+    /// The directories that have changed since the index was written.
     Changed(ChangedDirs),
 }
 
@@ -35,8 +35,8 @@ pub struct ReadIndex {
     pub racy: Vec<Vec<u8>>,
 }
 
-/// Finds out what a startup has to compare. Afterwards the index in the file tells what the target
-/// is known to have before anything is sent.
+/// Determines the directories that a startup compares. Afterwards the index file contains only
+/// directories that are equal on the target.
 ///
 /// # Errors
 ///

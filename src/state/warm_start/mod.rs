@@ -77,7 +77,7 @@ impl Drop for Task {
 enum TaskStage {
     /// Nothing is left to do.
     Done,
-    /// What the startup compares is being found out.
+    /// A thread determines the directories that the startup compares.
     Planning {
         begun: SystemTime,
         is_first: bool,

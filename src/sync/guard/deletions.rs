@@ -8,7 +8,7 @@ pub struct DeleteGuard {
     is_lifted: bool,
     /// The message about the transfer that exceeds the limit.
     excess: Option<String>,
-    /// The number of entries at the target, if known.
+    /// The number of entries on the target, if known.
     target_entries: Option<u64>,
 }
 
@@ -40,12 +40,12 @@ impl DeleteGuard {
         self.excess.as_deref()
     }
 
-    /// Returns the number of entries at the target, if known.
+    /// Returns the number of entries on the target, if known.
     pub fn target_entries(&self) -> Option<u64> {
         self.target_entries
     }
 
-    /// Records the number of entries at the target.
+    /// Records the number of entries on the target.
     pub fn set_target_entries(&mut self, count: u64) {
         self.target_entries = Some(count);
     }

@@ -38,14 +38,14 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// with content.
 const MAX_EMPTY_DIRECTORIES: usize = 1000;
 
-/// What the guards of one sync know.
+/// The state of the guards of one sync.
 #[derive(Default)]
 pub(super) struct GuardState {
     source: AcceptedSource,
     /// The watched directory; `None` until it is accepted.
     watched: Option<SourceIdentity>,
     target: Option<target::TargetMount>,
-    /// A look at the target that is not answered yet.
+    /// A look on the target that is not answered yet.
     probe: Option<target::Probe>,
     /// The source is accepted when the target has answered.
     awaits_target: bool,
@@ -96,8 +96,8 @@ impl Sync {
         }
     }
 
-    /// Returns true if the source has nothing that would be sent but directories: mount points and
-    /// the skeleton that a program creates at its start are no content.
+    /// Returns true if only directories of the source would be sent. Mount points and directories
+    /// that a program creates at its start are not content.
     fn has_nothing_to_send(&self) -> io::Result<bool> {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let mut directories = vec![b"/".to_vec()];

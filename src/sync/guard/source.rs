@@ -25,7 +25,7 @@ pub struct SourceFacts {
     pub place: SourcePlace,
     /// The source directory is empty.
     pub is_empty: bool,
-    /// The target has nothing that could be deleted.
+    /// The target has no entries that could be deleted.
     pub target_is_empty: bool,
     pub has_marker: bool,
 }

@@ -15,7 +15,7 @@ use crate::config::target::resolved;
 use crate::log;
 use crate::mount_table::{self, mount_of};
 
-/// The time that a target has to answer before the event loop goes on.
+/// The time that the event loop waits for an answer of the target.
 const ANSWER_TIME: Duration = Duration::from_millis(20);
 
 /// The mount a target is known to be on.
@@ -36,13 +36,13 @@ struct FoundTarget {
     root: Option<(u64, u64)>,
 }
 
-/// A thread that looks at the target.
+/// A thread that looks on the target.
 pub(super) struct Probe {
     answer: Receiver<Option<FoundTarget>>,
     since: Instant,
 }
 
-/// What is known of a target before a transfer.
+/// The state of a target before a transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TargetState {
     /// It may be written to.
@@ -83,8 +83,8 @@ impl Sync {
         self.guard.target.as_ref().map(|mount| &*mount.point)
     }
 
-    /// Tells if the target may be written to now. In the normal case this costs a thread that lives
-    /// for one system call: a target on a network that is down must not stop the event loop.
+    /// Determines if the target may be written to now. The system call is made by a thread, because
+    /// a target on a network that is down must not block the event loop.
     pub fn check_target(&mut self) -> TargetState {
         let is_known = self.guard.target.as_ref().is_some_and(|m| m.point != b"/");
         if is_known || self.guard.probe.is_some() {
@@ -94,7 +94,7 @@ impl Sync {
         }
     }
 
-    /// Begins to look at the target.
+    /// Begins to look on the target.
     pub fn ask_target(&mut self) {
         if let (Some(target), None) = (self.guarded_target(), &self.guard.probe) {
             let probe = Probe::start(target.to_vec(), self.guard.target.clone());

@@ -1,5 +1,5 @@
-//! Records which paths change during a comparison of source and target, so that what is in motion
-//! is not taken for a difference.
+//! Records the paths that change during a comparison of source and target, so that paths in motion
+//! are not reported as differences.
 
 use std::collections::BTreeSet;
 

@@ -139,7 +139,7 @@ impl Sync {
         }
     }
 
-    /// Returns the event type to queue. The Delete of an existing directory stands for a comparison
+    /// Returns the event type to queue. The Delete of an existing directory represents a comparison
     /// of its contents.
     pub(in crate::sync) fn in_flight_etype(&self, etype: Etype, path: &[u8]) -> Etype {
         let scan = self.in_flight.0.borrow();

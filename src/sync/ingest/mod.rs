@@ -137,13 +137,13 @@ impl Sync {
         self.renames.push_back(number);
     }
 
-    /// Returns true if the directory rename of this number was queued as a Move, which stands for the
+    /// Returns true if the directory rename of this number was queued as a Move, which includes the
     /// directory's contents.
     pub fn has_recorded_rename(&self, number: u64) -> bool {
         self.renames.contains(&number)
     }
 
-    /// Returns true if the Move has the same effect at the target. Patterns with a slash may exclude
+    /// Returns true if the Move has the same effect on the target. Patterns with a slash may exclude
     /// a name in one of the two directories only. User functions get each Move.
     fn moves_alike(&self, from: &[u8], to: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ const MAX_BOUND_FACTOR: usize = 2;
 /// An event that is not queued, so that everything has to be compared.
 const REFUSED: Pushed = Pushed::Placed(Placed::Refused);
 
-/// The directories that stand for their contents.
+/// The directories that are queued in place of their contents.
 pub struct QueueLimit {
     bound: usize,
     directories: HashMap<Vec<u8>, DelayId>,
@@ -126,7 +126,7 @@ impl Sync {
         Some(pushed)
     }
 
-    /// Returns true if the entry stands for this directory. It may belong to a directory further
+    /// Returns true if the entry represents this directory. It may belong to a directory further
     /// up.
     fn stands_for(&self, id: DelayId, directory: &[u8]) -> bool {
         let delay = self.queue.get(id);

@@ -342,7 +342,7 @@ fn beginning_with<'e, T>(
     from.take_while(move |(path, _)| path.starts_with(&start))
 }
 
-/// Returns the nearest directory above a path that stands for its contents.
+/// Returns the nearest directory above a path whose entry represents its contents.
 fn around<'e>(entries: &'e RetryEntries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
     paths::directories(path)
         .rev()

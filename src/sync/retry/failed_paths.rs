@@ -24,7 +24,7 @@ pub struct FailedPaths {
     everything: Option<Time>,
     /// The retry delays of full comparisons.
     backoff: Backoff,
-    /// The time since which something is missing at the target.
+    /// The time since which something is missing on the target.
     since: Option<Time>,
 }
 
@@ -63,7 +63,7 @@ impl FailedPaths {
         }
     }
 
-    /// Notes that something is missing at the target, and that the oldest change of the sync is of
+    /// Notes that something is missing on the target, and that the oldest change of the sync is of
     /// this time. Must be called before failures are added.
     pub fn miss(&mut self, oldest: Time) {
         if self.since().is_none() {
@@ -71,7 +71,7 @@ impl FailedPaths {
         }
     }
 
-    /// Returns the time since which something is missing at the target: that of the oldest change
+    /// Returns the time since which something is missing on the target: that of the oldest change
     /// at the first failure, until nothing has failed any more.
     pub fn since(&self) -> Option<Time> {
         let fails = self.everything.is_some() || self.backoff.failures() > 0;
@@ -128,7 +128,7 @@ impl FailedPaths {
     }
 
     /// Adds the new names of failed paths that a rename moves: the rename has no effect on what is
-    /// missing at the target.
+    /// missing on the target.
     pub fn renamed(&mut self, from: &[u8], to: &[u8], now: Time) {
         let moved: Vec<_> = self
             .paths
@@ -280,7 +280,7 @@ impl FailedPaths {
     }
 }
 
-/// Returns true if an entry also stands for the contents of its directory.
+/// Returns true if an entry also represents the contents of its directory.
 fn stands_for_contents(etype: Etype, path: &[u8]) -> bool {
     path.ends_with(b"/") && matches!(etype, Etype::Create | Etype::Delete)
 }

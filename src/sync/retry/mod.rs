@@ -7,7 +7,7 @@
 //! * `message_paths`: the paths in these lines;
 //! * `whole_tree`: the paths of full comparisons among them;
 //! * `size_bound`: full comparisons without files that are too large for the target;
-//! * `move_fallback`: Moves that fail at the target;
+//! * `move_fallback`: Moves that fail on the target;
 //! * `blame_tests`, `failed_paths_tests`, `partial_tests`: tests.
 
 mod backoff;
@@ -39,7 +39,7 @@ const MAX_HARMLESS_LINES: usize = 64;
 /// Paths, each with the event type for its retry.
 pub type RetryEntries = BTreeMap<Vec<u8>, Etype>;
 
-/// What a sync has to do again, and when.
+/// The retries of a sync and their times.
 pub(super) struct RetryState {
     backoff: Backoff,
     /// Nothing is sent before this time.
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(sync.next_retry(), Some((1, 1)));
     }
 
-    /// The mv at the target changes their times.
+    /// The mv on the target changes their times.
     #[test]
     fn the_times_of_both_directories_are_sent_after_a_move() {
         for (policy, expected) in [(Policy::Coalesce, 2), (Policy::PerEvent, 0)] {

@@ -1,4 +1,4 @@
-//! Fallback for a Move that cannot be executed at the target: the old path is deleted and the new
+//! Fallback for a Move that cannot be executed on the target: the old path is deleted and the new
 //! one is sent. The fallback never queues a Move, so it ends.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::queue::{DelayId, Etype, Policy, Status, Time};
 /// Names of the files of a batch that the batch does not include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherNames {
-    /// There are none.
+    /// There are no paths.
     None,
     /// All of them are compared by content, in this batch or in others.
     Verified,
@@ -58,8 +58,8 @@ impl Sync {
         self.push(etype, to, None, now);
     }
 
-    /// Returns the event type that stands for an existing directory with its contents. The Delete
-    /// of a directory that exists is a comparison of everything in it, unless user code gets it.
+    /// Returns the event type that represents an existing directory with its contents. The Delete
+    /// of a directory that exists is a full comparison in it, unless user code gets it.
     pub(in crate::sync) fn etype_of_contents(&self) -> Etype {
         match self.queue.policy() {
             Policy::Coalesce => Etype::Delete,
@@ -108,7 +108,7 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }
 
-    /// Returns the directories whose time at the target is that of these Moves, once they have been
+    /// Returns the directories whose time on the target is that of these Moves, once they have been
     /// carried out there.
     pub fn directories_of_moves(&self, ids: &[DelayId]) -> BTreeSet<Vec<u8>> {
         if self.queue.policy() == Policy::PerEvent {
@@ -126,7 +126,7 @@ impl Sync {
         parents.collect()
     }
 
-    /// Queues the times of directories that were changed at the target.
+    /// Queues the times of directories that were changed on the target.
     pub fn send_times(&mut self, directories: BTreeSet<Vec<u8>>, now: Time) {
         for directory in directories {
             self.push(Etype::Attrib, &directory, None, now);

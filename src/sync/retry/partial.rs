@@ -94,7 +94,7 @@ impl Sync {
                 let paths = self.without_dangling_links(paths);
                 let paths = self.without_obstructed(paths, &obstructed, is_whole);
                 if paths.len() < named {
-                    // What is left out is not at the target: the next start compares everything.
+                    // What is left out is not on the target: the next start compares everything.
                     self.lose_index();
                 }
                 paths
@@ -148,7 +148,7 @@ impl Sync {
     /// Removes paths at which the target has a directory that is kept from being deleted. rsync
     /// cannot send them. They are sent when they change, or by the next full comparison.
     ///
-    /// A directory that is filled at the target again and again looks the same, so it is tried a few
+    /// A directory that is filled on the target again and again looks the same, so it is tried a few
     /// times.
     fn without_obstructed(
         &mut self,

@@ -93,7 +93,7 @@ fn list_long(directory: &[u8], max_listed: usize) -> Option<Vec<Vec<u8>>> {
     Some(names)
 }
 
-/// Finds a path that the source does not have, so it was to be deleted at the target. Possible
+/// Finds a path that the source does not have, so it was to be deleted on the target. Possible
 /// names of temporary files are skipped.
 pub fn find_at_target(path: &[u8], with_contents: bool, found: &mut RetryEntries) {
     if path == b"/" || TempName::new(path).is_some() {

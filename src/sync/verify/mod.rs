@@ -38,9 +38,9 @@ const MAX_LAG: Duration = Duration::from_secs(30);
 /// Found files are queued while the queue has fewer entries than this.
 const MAX_QUEUED: usize = 1000;
 
-/// The time up to which everything is at the target, and the search for later changes.
+/// The time up to which everything is on the target, and the search for later changes.
 pub struct Verify {
-    /// All changes before this time are at the target.
+    /// All changes before this time are on the target.
     synced: SystemTime,
     /// Changes after `synced` may have been missed.
     needed: bool,
@@ -103,7 +103,7 @@ impl Default for Verify {
 }
 
 impl Verify {
-    /// Returns the time before which all changes are at the target.
+    /// Returns the time before which all changes are on the target.
     pub fn synced(&self) -> SystemTime {
         self.synced
     }
@@ -139,7 +139,7 @@ impl Verify {
         self.search.is_some() || !self.found.is_empty() || (self.needed && self.wanted)
     }
 
-    /// Returns true if the queue contains all changes that are not at the target.
+    /// Returns true if the queue contains all changes that are not on the target.
     pub fn is_done(&self) -> bool {
         !self.needed && !self.is_searching()
     }
@@ -262,7 +262,7 @@ impl Sync {
         })
     }
 
-    /// Advances the time up to which everything is at the target. Must be called right after the
+    /// Advances the time up to which everything is on the target. Must be called right after the
     /// turn of the watcher. Returns true if the time has changed. If some directories are not
     /// watched, only a search of the disk advances it.
     pub fn advance_synced(&mut self, watcher: &Watcher, all_watched: bool) -> bool {

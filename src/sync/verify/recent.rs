@@ -1,8 +1,9 @@
 //! Search for files of a source that have changed since a given time.
 //!
 //! The search compares the ctime of inodes, which cannot be set by users. A rename changes the
-//! ctime of a directory and of those that it leaves and enters, but not of its contents. A directory
-//! that has changed like the one that it is in may have been renamed, so it stands for its contents.
+//! ctime of a directory and of those that it leaves and enters, but not of its contents. A
+//! directory that has changed like the one that it is in may have been renamed, so its contents
+//! count as changed.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;

@@ -1,7 +1,7 @@
 //! Reads a directory that has come from outside, with everything below it.
 //!
-//! Names are read through the descriptor of the directory, so renames of it and above it do no harm.
-//! What is renamed below it in the meantime is an event. A large directory is read on a thread.
+//! Names are read through the descriptor of the directory, so renames of it or of a parent have no
+//! effect. Renames below it in the meantime are events. A large directory is read on a thread.
 
 use std::ffi::OsStr;
 use std::io;

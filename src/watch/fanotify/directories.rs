@@ -1,8 +1,8 @@
 //! The known directories: handle, parent and name of each.
 //!
 //! A directory is a link to its parent, so a rename changes one of them and nothing below it. The
-//! number of directories is limited: one that is not needed any more is looked up again. Those that
-//! were looked up and are of no concern are kept apart.
+//! number of directories is limited: one that is not needed any more is looked up again.
+//! Directories outside of all sources are stored separately.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

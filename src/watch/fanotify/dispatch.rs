@@ -1,16 +1,16 @@
 //! Handles each event by its kind.
 //!
-//! A path is that of the directory at the time of reading and the name of the event. Two things make
-//! the order of events differ from that of the changes: events of one name that are in the queue
-//! together are one record, at the place of the first; and a look-up of a directory is ahead of the
-//! events in the queue. So
+//! A path consists of the path of the directory at the time of reading and the name of the event.
+//! The order of events differs from that of the changes for two reasons: events of one name that
+//! are in the queue together are one record, at the place of the first; and a look-up of a
+//! directory is ahead of the events in the queue. Therefore
 //!
-//! * of a name whose record contains a deletion and more, or a rename that the disk does not confirm,
-//!   the disk is asked again when the queue has been read up to that moment
+//! * a name whose record contains a deletion and other events, or a rename that the disk does not
+//!   confirm, is looked up again when the queue has been read up to that moment
 //!   ([`rechecks`](super::rechecks));
-//! * a rename of a directory that concerns a look-up that may be newer ([`shadow`](super::shadow)) is
-//!   told as what the disk has at both names, with all contents. This makes good whatever was told of
-//!   paths ahead of their time.
+//! * a rename of a directory that concerns a look-up that may be newer ([`shadow`](super::shadow))
+//!   is reported as the entries that the disk has at both names, with all contents. This corrects
+//!   earlier reports that were ahead of the events.
 
 use rustix::fs::FileType;
 
@@ -181,7 +181,7 @@ impl FanotifyBackend {
         }
     }
 
-    /// Tells that there is an object at a path, which may end with `/`.
+    /// Reports that an object exists at a path, which may end with `/`.
     pub(super) fn report_kind(
         &mut self,
         place: usize,

@@ -1,9 +1,9 @@
-//! Drops events of directories that are of no concern, on the reader's thread.
+//! Drops events of directories outside of all sources, on the reader's thread.
 //!
-//! The mark reports changes of a whole file system, among them the daemon's own log and status file. Those
-//! in directories that were looked up and are outside of all sources neither wake the loop nor
-//! are kept. When a directory comes into a source, its contents are read afterwards, so nothing is missed
-//! that was dropped before.
+//! The mark reports changes of a whole file system, among them the daemon's own log and status
+//! file. Events in directories that are known to be outside of all sources neither wake the loop
+//! nor are stored. When a directory is moved into a source, its contents are read afterwards, so no
+//! change is missed.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -32,7 +32,7 @@ impl IrrelevantDirectories {
         directories.clear();
     }
 
-    /// Returns the records that are of concern, if some are not.
+    /// Returns the relevant records, if some are irrelevant.
     pub fn filter(&self, records: &[u8]) -> Option<Vec<u8>> {
         let directories = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if directories.is_empty() {

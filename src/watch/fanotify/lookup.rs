@@ -1,8 +1,9 @@
 //! Finds the path of a directory by its handle.
 //!
-//! What counts is the link of each directory to its parent, which a rename changes. It is known from
-//! the first rename that has been read and not handled, or the disk is asked. The answer of the disk may
-//! be ahead of events that are still to be read: see [`shadow`](super::shadow).
+//! The path follows the links of directories to their parents. A rename changes such a link. It is
+//! known from the first rename that has been read and not handled, otherwise it is looked up on
+//! disk. The state of the disk may be ahead of events that have not been read yet: see
+//! [`shadow`](super::shadow).
 
 use std::ffi::OsStr;
 use std::io;
@@ -124,7 +125,7 @@ impl FanotifyBackend {
         statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
-    /// Determines the place of a known directory anew.
+    /// Determines the place of a known directory again.
     pub(super) fn relink(&mut self, place: usize, target: Option<HandleRef<'_>>) {
         let Some(handle) = target.map(|target| target.bytes) else {
             return;
@@ -155,7 +156,7 @@ impl FanotifyBackend {
         }
     }
 
-    /// Determines the place of a directory anew that has this name now.
+    /// Determines again the place of the directory that has this name now.
     pub(super) fn relink_name(&mut self, place: usize, entry: EntryName<'_>) {
         let parent = self.open(place, entry.directory.bytes);
         let Ok(Some(parent)) = parent else {
@@ -264,8 +265,8 @@ impl FanotifyBackend {
         }))
     }
 
-    /// Returns true if a directory is in the tree of the place. For those whose path the kernel cannot
-    /// tell.
+    /// Returns true if a directory is in the tree of the place. Used for directories whose path the
+    /// kernel does not report.
     fn is_within(&mut self, place: usize, directory: &OwnedFd) -> Result<bool, Unclear> {
         let device = fstat(directory)?.st_dev;
         let mut below = None;

@@ -1,9 +1,9 @@
 //! Watches directory trees with fanotify(7): one mark for each file system.
 //!
 //! Events of all directories of a file system are reported, each with the handle of the directory,
-//! which identifies it wherever it is, and a name. Nothing has to be read before the first event, and
-//! no memory is needed for a directory in which nothing changes. What has to be found out is the path
-//! of the directory, and if it is inside a source at all.
+//! which identifies it wherever it is, and a name. Nothing is read before the first event, and
+//! directories without changes take no memory. The path of the directory must be determined, and if
+//! it is inside a source.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -16,11 +16,11 @@
 //! | `dispatch` | handles each event by its kind |
 //! | `renames` | handles renames |
 //! | `upcoming` | renames of directories that have been read and not handled |
-//! | `shadow` | what has been told ahead of the events in the kernel's queue |
+//! | `shadow` | reports that are ahead of the events in the kernel's queue |
 //! | `rechecks` | names whose last events may have been handled out of order |
 //! | `contents` | reads a directory that has come from outside |
 //! | `roots` | the roots of scopes: set, lost, found again |
-//! | `tree_counts` | the sizes of trees, as far as they have to be known |
+//! | `tree_counts` | the sizes of trees, if they are needed |
 
 mod backend;
 mod contents;
@@ -75,9 +75,9 @@ pub struct FanotifyBackend {
     pending: VecDeque<Chunk>,
     /// The position behind the event that is being handled.
     position: u64,
-    /// How often it was waited for the reader in this turn.
+    /// The number of waits for the reader in this turn.
     catch_ups: usize,
-    /// What has been told ahead of the events in the queue.
+    /// Reports that are ahead of the events in the queue.
     shadow: Shadow,
     /// Renames of directories in the events that were read and not handled.
     upcoming: UpcomingRenames,
@@ -94,7 +94,7 @@ pub struct FanotifyBackend {
 
     /// Events may have been lost.
     dirty: bool,
-    /// The places have to be determined anew.
+    /// The places must be determined again.
     places_changed: bool,
     /// The time of this turn.
     now: Instant,

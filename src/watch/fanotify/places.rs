@@ -1,8 +1,8 @@
 //! The places at which file systems are seen: the roots of trees and the mount points below them.
 //!
-//! A mark belongs to a file system, so one serves all places of it, and ends with it. A mark does not
-//! keep a file system from being unmounted, but an open directory does. So a place is opened for a
-//! turn in which directories are looked up, and closed after it.
+//! A mark belongs to a file system, so one serves all places of it, and ends with it. A mark does
+//! not keep a file system from being unmounted, but an open directory does. A place is therefore
+//! opened in a turn that looks up directories, and closed after the turn.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,7 +25,7 @@ const BTRFS: u64 = 0x9123_683E;
 pub enum Refusal {
     /// It does not exist or cannot be opened.
     Missing(io::Error),
-    /// Its file system or this process cannot be served by fanotify; the text says why.
+    /// Its file system or this process cannot be served by fanotify; the text is the reason.
     Unsuitable(String),
 }
 

@@ -1,7 +1,7 @@
 //! Names whose last events may have been handled out of order.
 //!
-//! What was told of such a name is compared with the disk when all events that were in the queue have
-//! been handled. From then on the events are newer than the comparison.
+//! The last report for such a name is compared with the disk when all events that were in the queue
+//! have been handled. Later events are newer than the comparison.
 
 use hashbrown::HashMap;
 
@@ -25,13 +25,13 @@ impl hashbrown::Equivalent<RecheckKey> for SeekRecheck<'_> {
     }
 }
 
-/// What was told of a name.
+/// The last report for a name.
 struct NameRecheck {
     /// There is something.
     present: bool,
     /// It is a directory.
     directory: bool,
-    /// What was told is ahead of events that are to be handled.
+    /// The report is ahead of events that have not been handled yet.
     doubtful: bool,
     /// The position behind the events that were in the queue.
     mark: u64,
@@ -58,8 +58,8 @@ fn seek<'a>(place: usize, entry: EntryName<'a>) -> SeekRecheck<'a> {
 }
 
 impl FanotifyBackend {
-    /// Schedules a recheck of a name of which it was told that there is something or nothing;
-    /// `doubtful` if that was the answer of the disk.
+    /// Schedules a recheck of a name that was reported as existing or missing; `doubtful` if the
+    /// report was made from the disk.
     pub(super) fn recheck(
         &mut self,
         place: usize,
@@ -84,7 +84,7 @@ impl FanotifyBackend {
         self.rechecks.0.insert(key, recheck);
     }
 
-    /// Records what an event tells of a name.
+    /// Records the report of an event for a name.
     pub(super) fn set_recheck(&mut self, place: usize, entry: EntryName<'_>, present: bool) {
         if !self.rechecks.is_empty()
             && let Some(recheck) = self.rechecks.0.get_mut(&seek(place, entry))
@@ -93,7 +93,7 @@ impl FanotifyBackend {
         }
     }
 
-    /// Returns true if what was told of the name is ahead of events that are to be handled.
+    /// Returns true if the report for the name is ahead of events that have not been handled yet.
     pub(super) fn is_doubtful(&self, place: usize, entry: EntryName<'_>) -> bool {
         let recheck = self.rechecks.0.get(&seek(place, entry));
         recheck.is_some_and(|recheck| recheck.doubtful)

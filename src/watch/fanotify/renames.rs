@@ -1,5 +1,5 @@
-//! Handles renames, whose two names may be inside, outside, or not as the event says any more. See
-//! [`dispatch`](super::dispatch) for the order of events.
+//! Handles renames, whose two names may be inside or outside of a source, or differ from the disk.
+//! See [`dispatch`](super::dispatch) for the order of events.
 
 use std::collections::VecDeque;
 
@@ -280,7 +280,7 @@ impl FanotifyBackend {
             || self.is_doubtful(place, rename.to)
     }
 
-    /// Tells what is at both names of a rename, `there` by the disk.
+    /// Reports the entries at both names of a rename; `there` is the state of the disk.
     fn split_rename(
         &mut self,
         place: usize,

@@ -100,7 +100,7 @@ impl FanotifyBackend {
         self.wake();
     }
 
-    /// Determines the places anew. Events of a file system that has lost its mark are lost.
+    /// Determines the places again. Events of a file system that has lost its mark are lost.
     pub(super) fn set_places(&mut self) {
         let roots = self.scopes.roots();
         let scopes = self.scopes.clone();

@@ -1,8 +1,8 @@
-//! What has been told ahead of the events in the kernel's queue.
+//! Reports that are ahead of the events in the kernel's queue.
 //!
-//! The disk is asked for links of directories and for contents. Events that were in the queue at that
-//! time are older than the answer. A rename among them is told as a rename only if it does not concern
-//! anything that was asked for.
+//! Links of directories and contents are looked up on disk. Events that were in the queue at that
+//! time are older than the result. A rename among them is reported as a rename only if it does not
+//! concern a path that was looked up.
 
 use hashbrown::HashMap;
 
@@ -13,12 +13,12 @@ use crate::paths;
 /// The maximum number of answers. If there are more, all renames count as concerned.
 const MAX_ANSWERS: usize = 20_000;
 
-/// What was asked for.
+/// The object of a look-up.
 #[derive(PartialEq, Eq, Hash)]
 enum Answer {
     /// The place of the directory with this handle.
     Directory(usize, Vec<u8>),
-    /// What has this name in the directory with this handle.
+    /// The object of this name in the directory with this handle.
     Name(usize, Vec<u8>, Vec<u8>),
 }
 

@@ -1,4 +1,4 @@
-//! Counts the directories of trees, which nothing else reads: to a limit, on threads that wake the loop.
+//! Counts the directories of trees up to a limit, on threads that wake the loop.
 //!
 //! How a large tree is compared depends on its size.
 
@@ -72,8 +72,8 @@ impl TreeCounts {
     }
 }
 
-/// Starts to count a tree. One that cannot be read has no directories, and a whole file system tells
-/// the number of its files.
+/// Starts to count a tree. A tree that cannot be read has no directories. For a whole file system,
+/// its number of files is used.
 fn start(root: &[u8], scopes: Scopes, waker: Arc<Waker>) -> TreeCount {
     let size = large(root);
     let is_whole = || mount_table::is_file_system_root(&mount_table::read(), root);

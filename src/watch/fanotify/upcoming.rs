@@ -1,8 +1,8 @@
 //! Renames of directories that have been read and not handled.
 //!
-//! The disk has a directory under the name that its last rename has given it. The events before that
-//! rename were those of another name, the old one in the first rename that is still to be handled. So
-//! paths are those of the time of the event, as far as events have been read.
+//! On disk, a directory has the name that its last rename has given it. Events before that rename
+//! refer to another name: the old name in the first rename that has not been handled. Paths are
+//! therefore those of the time of the event, as far as events have been read.
 
 use std::collections::VecDeque;
 

@@ -6,11 +6,11 @@
 use std::ops::BitOr;
 
 /// The index of a directory in the tree. Indices are reused after removal;
-/// [`Tree::alive`](super::tree::Tree::alive) tells if a stored one is still valid.
+/// [`Tree::alive`](super::tree::Tree::alive) returns true if a stored one is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DirNode(pub u32);
 
-/// The index that stands for no record.
+/// The index that represents no record.
 pub const NONE: u32 = u32::MAX;
 
 /// Properties of a node besides its name and parent.

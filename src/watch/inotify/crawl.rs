@@ -1,12 +1,12 @@
 //! Reads directories and sets watches on their subdirectories, on several threads.
 //!
 //! Results are expressed in descriptors: "in the directory with this one, that name is the
-//! directory with that one". Such a fact stays true wherever renames move the two, so the threads
-//! do not need the tree. They know a path, and after reading a directory they check that the path
-//! still leads to it; if not, the listing may be that of another directory and is dropped.
+//! directory with that one". Such a fact remains true after renames, so the threads do not need the
+//! tree. They know a path, and after reading a directory they check that the path still leads to
+//! it; if not, the listing may be that of another directory and is dropped.
 //!
-//! Directories that are not cached are worth many threads (each waits for the disk), cached ones a
-//! few.
+//! Directories that are not cached are read by many threads, which wait for the disk, cached ones
+//! by a few.
 
 use std::ffi::OsStr;
 use std::fs::DirEntry;

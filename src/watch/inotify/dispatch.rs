@@ -157,8 +157,8 @@ impl InotifyBackend {
         }
     }
 
-    /// Handles a first half without a second. Something may exist at the name all the same:
-    /// exchanged for it, from a directory that is not watched, and reported before it.
+    /// Handles a first half without a second. An object may still exist at the name: it was
+    /// exchanged with one from a directory that is not watched, and reported before.
     pub(super) fn unpaired(&mut self, half: &MoveHalf, observer: &mut dyn Observer) {
         self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
         for node in self.tree.nodes_of(half.wd) {

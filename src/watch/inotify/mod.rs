@@ -22,7 +22,7 @@
 //! | `backend` | combines the above: one turn |
 //! | `dispatch` | handles each event by its kind |
 //! | `deferred_events` | events of directories that are being read |
-//! | `reconcile` | brings the tree in line with the disk |
+//! | `reconcile` | corrects the tree by comparison with the disk |
 //! | `apply_listing` | applies the listing of a directory |
 //! | `roots` | the roots of trees: set, lost, found again |
 

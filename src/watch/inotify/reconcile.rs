@@ -1,4 +1,4 @@
-//! Brings the tree in line with the disk, name by name.
+//! Corrects the tree by comparison with the disk, name by name.
 //!
 //! The only query is "which directory has this name in this directory?". It sets a watch at the
 //! path and compares the descriptor. The answer is valid only if the directory's own path leads to
@@ -90,7 +90,7 @@ impl InotifyBackend {
         self.probe(&path, root).is_ok_and(|found| found == wd)
     }
 
-    /// Has a watched directory reported as [`Backend::report_contents`](crate::watch::backend::Backend)
+    /// Reports a watched directory as [`Backend::report_contents`](crate::watch::backend::Backend)
     /// describes.
     pub(super) fn read_again(&mut self, path: &[u8]) -> Option<u64> {
         let node = self.tree.find(path)?;
