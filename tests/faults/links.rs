@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::names::SSH;
@@ -22,12 +21,7 @@ const KINDS: [&str; 5] = [
 
 /// Waits until everything is said to be at the target. Contents and links are equal then.
 fn arrives(dir: &Dir, daemon: &mut Running<'_>, what: &str, names: &[&str]) {
-    daemon.wait_for(what, |_| {
-        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-        let ctl = ctl.arg("-socket").arg(dir.path("sock"));
-        let ctl = ctl.args(["status", "-wait", "-timeout", "60"]);
-        ctl.output().unwrap().status.success()
-    });
+    daemon.settle();
     for name in names {
         let read = |path| fs::read(path).unwrap_or_else(|error| panic!("{what}, {name}: {error}"));
         assert_eq!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::names::SSH;
-use crate::support::daemon::{Daemon, Running};
+use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
 
 const TOLD: &str = "a path is too long for rsync or a file system";
@@ -35,17 +35,9 @@ fn site() -> Dir {
 }
 
 fn ctl(dir: &Dir, args: &[&str]) -> String {
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ended = ctl.arg("-socket").arg(dir.path("sock")).args(args).output();
-    let ended = ended.unwrap();
+    let ended = dir.ctl(args).output().unwrap();
     assert!(ended.status.success(), "{args:?}: {ended:?}");
     String::from_utf8(ended.stdout).unwrap()
-}
-
-/// Waits until all that can be sent has been.
-fn settle(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("it answers", |_| dir.answers());
-    ctl(dir, &["status", "-wait", "-timeout", "100"]);
 }
 
 /// Runs a program in a directory, as no call takes the absolute path of what is in it.
@@ -75,7 +67,7 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
         let dir = site();
         let chain = chain(&dir, 0);
         let mut daemon = Daemon::new(&dir, &config(kind)).start();
-        settle(&dir, &mut daemon);
+        daemon.settle();
         // The lengths of paths relative to the source. Names are at most 255 bytes long.
         for (number, length) in [4040, 4090, 4091, 4094, 4096, 4097, 4200, 4071]
             .iter()
@@ -86,7 +78,7 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
                 let write = format!("printf {content} > {name}");
                 assert!(within(&dir.src(&chain), "sh", &["-c", &write]));
                 dir.write("f", number.to_string() + content);
-                settle(&dir, &mut daemon);
+                daemon.settle();
                 let sent = fs::read(dir.trg("f")).unwrap();
                 assert_eq!(sent, (number.to_string() + content).as_bytes(), "{length}");
                 let test = format!("[ \"$(cat {name})\" = {content} ]");
@@ -110,7 +102,7 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
         assert!(counted.contains(r#""left_out":{"too_long":3}"#), "{status}");
         // Their deletion is no news, and the directory that had them is as in the source.
         assert!(within(&dir.src(&chain), "sh", &["-c", "rm -f n*"]));
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert_eq!(daemon.log().matches(TOLD).count(), 3, "{log}");
         let is_empty = within(&dir.trg(&chain), "sh", &["-c", "[ -z \"$(ls)\" ]"]);
         assert_eq!(is_empty, !kind.contains("delete = false"), "{kind}");
@@ -134,19 +126,19 @@ fn what_a_full_comparison_cannot_send_is_told_the_first_time() {
     touch(4100);
     dir.write("f", "1");
     let mut daemon = Daemon::new(&dir, &config(KINDS[0])).start();
-    settle(&dir, &mut daemon);
+    daemon.settle();
     for _ in 0..2 {
         assert_eq!(daemon.log().matches(TOLD).count(), 2, "{}", daemon.log());
         assert!(!daemon.log().contains("overflows"));
         ctl(&dir, &["resync"]);
-        settle(&dir, &mut daemon);
+        daemon.settle();
     }
     assert_eq!(daemon.log().matches("recursive full rsync").count(), 3);
     // Another path is told, in a change or a comparison.
     touch(4110);
-    settle(&dir, &mut daemon);
+    daemon.settle();
     ctl(&dir, &["resync"]);
-    settle(&dir, &mut daemon);
+    daemon.settle();
     assert_eq!(daemon.log().matches(TOLD).count(), 3, "{}", daemon.log());
     assert!(
         !daemon.log().contains("partial transfer"),
@@ -163,7 +155,7 @@ fn directories_at_the_limit_hold_nothing_up() {
     for kind in KINDS {
         let dir = site();
         let mut daemon = Daemon::new(&dir, &config(kind)).start();
-        settle(&dir, &mut daemon);
+        daemon.settle();
         for (number, length) in [4070, 4080, 4086, 4090, 4092, 4094, 4095, 4099]
             .iter()
             .enumerate()
@@ -173,13 +165,13 @@ fn directories_at_the_limit_hold_nothing_up() {
             let make = format!("mkdir -p {name}/d && echo 1 > {name}/f");
             assert!(within(&dir.src(&base), "sh", &["-c", &make]));
             dir.write("f", number.to_string());
-            settle(&dir, &mut daemon);
+            daemon.settle();
             assert!(within(
                 &dir.src(&base),
                 "sh",
                 &["-c", &format!("echo 2 > {name}/f")]
             ));
-            settle(&dir, &mut daemon);
+            daemon.settle();
             assert_eq!(
                 fs::read(dir.trg("f")).unwrap(),
                 number.to_string().as_bytes()
@@ -193,7 +185,7 @@ fn directories_at_the_limit_hold_nothing_up() {
                 ));
             }
             assert!(within(&dir.src(&base), "rm", &["-r", &name]));
-            settle(&dir, &mut daemon);
+            daemon.settle();
             assert!(
                 !within(&dir.trg(&base), "test", &["-d", &name]) || kind.contains("delete = false")
             );
@@ -224,7 +216,7 @@ fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
             &["-c", &touch]
         ));
         let mut daemon = Daemon::new(&dir, &config(kind)).start();
-        settle(&dir, &mut daemon);
+        daemon.settle();
         // 401 + 1 + 199 + 17 * 201 bytes; `short` is below the limit, the other file is not.
         let longer = format!(
             "{}/{}/{}",
@@ -234,7 +226,7 @@ fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
         );
         dir.mv("d", &longer);
         dir.write("f", "1");
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert!(dir.trg("f").exists());
         assert!(
             dir.trg(&longer).exists() && !dir.trg("d").exists() || kind.contains("delete = false")
@@ -258,7 +250,7 @@ fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
         );
         // And back again.
         dir.mv(&longer, "d");
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert!(within(
             &dir.trg(format!("d/{short}")),
             "test",
@@ -287,14 +279,14 @@ fn trees_deeper_than_rsync_can_handle_hold_nothing_up() {
         let mut daemon = None;
         if !at_start {
             daemon = Some(Daemon::new(&dir, &config(KINDS[0])).start());
-            settle(&dir, daemon.as_mut().unwrap());
+            daemon.as_mut().unwrap().settle();
         }
         fs::rename(dir.path("tree"), &tree).unwrap();
         let mut daemon = daemon.unwrap_or_else(|| Daemon::new(&dir, &config(KINDS[0])).start());
         daemon.wait_for("it is there", |_| dir.trg("tree").join(&name).exists());
-        settle(&dir, &mut daemon);
+        daemon.settle();
         dir.write("f", if at_start { "1" } else { "2" });
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert_eq!(
             fs::read(dir.src("f")).unwrap(),
             fs::read(dir.trg("f")).unwrap()
@@ -304,7 +296,7 @@ fn trees_deeper_than_rsync_can_handle_hold_nothing_up() {
         assert!(log.contains(TOLD), "{log}");
         assert!(log.len() < 200_000, "{} bytes", log.len());
         fs::rename(&tree, dir.path("tree")).unwrap();
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert!(!dir.trg("tree").exists() || at_start);
         daemon.terminate();
         if dir.trg("tree").exists() {

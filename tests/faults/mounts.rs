@@ -4,7 +4,6 @@
 //! goes from the target.
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -50,9 +49,7 @@ fn stays(dir: &Dir) {
 }
 
 fn ctl(dir: &Dir, word: &str) {
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg(word);
-    assert!(ctl.status().unwrap().success());
+    assert!(dir.ctl(&[word]).status().unwrap().success());
 }
 
 /// A file that was written after all that has arrived, and so has a comparison of everything.
@@ -60,14 +57,7 @@ fn settled(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
     dir.write(name, "x");
     has(dir, daemon, name, "x");
     ctl(dir, "resync");
-    daemon.wait_for("all was compared", |_| {
-        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-        let ctl = ctl
-            .arg("-socket")
-            .arg(dir.path("sock"))
-            .args(["status", "-wait"]);
-        ctl.status().unwrap().success()
-    });
+    daemon.settle();
 }
 
 fn comes_and_goes(config: &str) {

@@ -3,21 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
-use crate::support::daemon::{Daemon, Running};
+use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, remove};
 
 const TOLD: &str = "the target has a directory at d with contents that are not to be deleted";
-
-/// Waits until all that can be sent has been.
-fn settle(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("it answers", |_| dir.answers());
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock"));
-    let ended = ctl.args(["status", "-wait", "-timeout", "100"]).status();
-    assert!(ended.unwrap().success(), "{}", daemon.log());
-}
 
 /// Puts a link or a file in the place of the directory `d` of the source.
 fn replace(dir: &Dir, with_link: bool) {
@@ -59,19 +49,19 @@ fn what_the_filter_protects_stays_and_holds_nothing_up() {
                 replace(&dir, number % 2 == 0);
             }
             let mut daemon = Daemon::new(&dir, &config).start();
-            settle(&dir, &mut daemon);
+            daemon.settle();
             if !at_start {
                 protect();
                 replace(&dir, number % 2 == 0);
             }
             dir.write("other", "1");
             daemon.wait_log(TOLD);
-            settle(&dir, &mut daemon);
+            daemon.settle();
             assert!(dir.trg("d/deep/x.keep").exists() && dir.trg("other").exists());
             let calls = daemon.log().matches("partial transfer").count();
             // What is sent later does not bring it up again.
             dir.write("later", "1");
-            settle(&dir, &mut daemon);
+            daemon.settle();
             assert!(dir.trg("later").exists());
             let log = daemon.log();
             assert_eq!(log.matches(TOLD).count(), 1, "{delete} {at_start}\n{log}");
@@ -98,7 +88,7 @@ fn without_deletion_a_directory_found_at_the_start_stays() {
         dir.write("other", "1");
         let mut daemon = Daemon::new(&dir, &config("delete = false")).start();
         daemon.wait_log(TOLD);
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert!(dir.trg("d/there").exists() && dir.trg("other").exists());
         assert_eq!(daemon.log().matches("recursive full rsync").count(), 1);
     }
@@ -109,10 +99,10 @@ fn without_deletion_a_directory_found_at_the_start_stays() {
 fn with_deletion_and_without_rules_it_is_replaced_in_the_end() {
     let dir = site();
     let mut daemon = Daemon::new(&dir, &config("")).start();
-    settle(&dir, &mut daemon);
+    daemon.settle();
     fs::write(dir.trg("d/deep/more"), "").unwrap();
     replace(&dir, true);
-    settle(&dir, &mut daemon);
+    daemon.settle();
     assert!(dir.trg("d").is_symlink());
     assert!(!daemon.log().contains(TOLD));
 }
@@ -129,24 +119,20 @@ fn what_own_options_protect_stays_and_holds_nothing_up() {
         let config = config("").replace("rsync = { archive = true }", own);
         assert!(config.contains(own));
         let mut daemon = Daemon::new(&dir, &config).start();
-        settle(&dir, &mut daemon);
+        daemon.settle();
         fs::write(dir.trg("d/deep/x.keep"), "").unwrap();
         replace(&dir, false);
         dir.write("other", "1");
         daemon.wait_for("it is told", |daemon| {
-            let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-            ctl.arg("-socket").arg(dir.path("sock")).arg("retry");
-            ctl.output().unwrap();
+            dir.ctl(&["retry"]).output().unwrap();
             daemon.log().contains(TOLD)
         });
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert!(dir.trg("d/deep/x.keep").exists() && dir.trg("other").exists());
         // A comparison of everything tries it once, and tells nothing new.
         let failures = daemon.log().matches("partial transfer").count();
-        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-        let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg("resync");
-        assert!(ctl.status().unwrap().success());
-        settle(&dir, &mut daemon);
+        assert!(dir.ctl(&["resync"]).status().unwrap().success());
+        daemon.settle();
         let log = daemon.log();
         assert_eq!(log.matches(TOLD).count(), 1, "{own}\n{log}");
         assert_eq!(
@@ -157,7 +143,7 @@ fn what_own_options_protect_stays_and_holds_nothing_up() {
         // It is sent when it changes and nothing protected is in its place.
         remove(&dir.trg("d"));
         dir.write("d", "another");
-        settle(&dir, &mut daemon);
+        daemon.settle();
         assert_eq!(fs::read(dir.trg("d")).unwrap(), b"another", "{own}");
         daemon.terminate();
     }

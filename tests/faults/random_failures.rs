@@ -75,11 +75,7 @@ fn calls(dir: &Dir) -> u64 {
 }
 
 fn wait_command(dir: &Dir) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
-        .arg("-socket")
-        .arg(dir.path("sock"))
-        .args(["status", "-wait"])
-        .stdin(Stdio::null())
+    dir.ctl(&["status", "-wait"])
         .stdout(Stdio::null())
         .spawn()
         .unwrap()

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use nix::sys::signal::Signal;
 
@@ -39,9 +39,7 @@ const KINDS: [&str; 6] = [
 ];
 
 fn ctl(dir: &Dir, words: &[&str]) -> Output {
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).args(words);
-    ctl.output().unwrap()
+    dir.ctl(words).output().unwrap()
 }
 
 /// A source with content, and the fake ssh of some kinds.
@@ -59,9 +57,7 @@ fn site() -> Dir {
 fn mirror<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     let mut daemon = Daemon::new(dir, config).start();
     daemon.wait_same("src", "trg", false);
-    daemon.wait_for("nothing is left to do", |_| {
-        ctl(dir, &["status", "-wait"]).status.success()
-    });
+    daemon.settle();
     daemon
 }
 
@@ -207,9 +203,7 @@ fn a_directory_above_is_replaced() {
         let text = config(kind).replace("@SRC@", "@DIR@/up/src");
         let mut daemon = Daemon::new(&dir, &text).start();
         daemon.wait_same("up/src", "trg", false);
-        daemon.wait_for("nothing is left to do", |_| {
-            ctl(&dir, &["status", "-wait"]).status.success()
-        });
+        daemon.settle();
         fs::rename(dir.path("up"), dir.path("gone")).unwrap();
         fs::create_dir_all(dir.path("up/src")).unwrap();
         // The directory that is watched goes on to change where it is now.
@@ -235,7 +229,7 @@ fn who_waits_learns_of_a_directory_above_that_is_renamed() {
         fs::rename(dir.path("up"), dir.path("gone")).unwrap();
         fs::create_dir_all(dir.path("up/src")).unwrap();
         fs::write(dir.path("up/src/new"), "3").unwrap();
-        assert!(ctl(&dir, &["status", "-wait"]).status.success());
+        daemon.settle();
         assert!(dir.trg("new").exists() && !dir.trg("f").exists());
         daemon.wait_same("up/src", "trg", false);
     }

@@ -239,6 +239,19 @@ impl Running<'_> {
         }
     }
 
+    /// Waits until the daemon says that the target has everything that was written before.
+    pub fn settle(&mut self) {
+        let dir = self.dir;
+        self.wait_for("it takes connections", |_| dir.answers());
+        let seconds = limit().as_secs().to_string();
+        let mut ctl = dir.ctl(&["status", "-wait", "-timeout", &seconds]);
+        let waited = ctl.output().expect("lsyncdctl");
+        if !waited.status.success() {
+            let told = String::from_utf8_lossy(&waited.stdout);
+            panic!("not all is at the target: {told}\n{}", self.report());
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("signal to the daemon");
     }

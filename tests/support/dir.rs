@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,14 @@ impl Dir {
     /// a moment before that.
     pub fn answers(&self) -> bool {
         UnixStream::connect(self.path("sock")).is_ok()
+    }
+
+    /// Returns a call of lsyncdctl with the control socket `sock`.
+    pub fn ctl(&self, words: &[&str]) -> Command {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+        ctl.arg("-socket").arg(self.path("sock")).args(words);
+        ctl.stdin(Stdio::null());
+        ctl
     }
 
     pub fn new() -> Self {

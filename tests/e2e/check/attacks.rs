@@ -26,9 +26,7 @@ fn write_like_before(dir: &Dir, name: &str, content: &str) {
 }
 
 fn ctl(dir: &Dir, words: &[&str]) {
-    let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).args(words);
-    assert!(ctl.status().unwrap().success());
+    assert!(dir.ctl(words).status().unwrap().success());
 }
 
 /// What tells a file's state by size and time takes these for the same.

@@ -165,10 +165,8 @@ impl<'d> Churn<'d> {
                 let _ = fs::remove_file(self.dir.path(format!("{target}.{end}")));
             }
         }
-        let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-        let ctl = ctl.arg("-socket").arg(self.dir.path("sock")).arg("retry");
         // One that has just been started does not listen yet, and has failed at nothing.
-        drop(ctl.output().unwrap());
+        drop(self.dir.ctl(&["retry"]).output().unwrap());
     }
 
     fn is_clean(&self) {

@@ -183,9 +183,7 @@ fn paused_while_it_checks() {
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("finished.");
     let ctl = |word: &str| {
-        let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-        let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg(word);
-        assert!(ctl.status().unwrap().success());
+        assert!(dir.ctl(&[word]).status().unwrap().success());
     };
     dir.put("hang", "");
     dir.write("f", "good");

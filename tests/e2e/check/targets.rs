@@ -84,9 +84,7 @@ fn resync(dir: &Dir, sync: &str) {
 }
 
 fn ctl(dir: &Dir, words: &[&str]) {
-    let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).args(words);
-    assert!(ctl.status().unwrap().success());
+    assert!(dir.ctl(words).status().unwrap().success());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What becomes of rejected files, and what is told of them.
 
 use std::fs;
-use std::process::Command;
 
 use super::{COMMAND, Daemon, arrives, assert_clean, sentinel, site, start};
 
@@ -89,11 +88,7 @@ fn are_told() {
             .contains("Rejected: /evil: Evil.Test FOUND")
     });
     let ctl = |words: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
-            .args(["--socket", dir.path("sock").to_str().unwrap()])
-            .args(words)
-            .output()
-            .unwrap();
+        let output = dir.ctl(words).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let shown = ctl(&["status"]);

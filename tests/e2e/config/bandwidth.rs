@@ -1,7 +1,5 @@
 //! `rsync = { bwlimit }` by time of day, and plain options that change by reload.
 
-use std::process::Command;
-
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 use crate::support::fake::{Call, Fake};
@@ -18,12 +16,8 @@ sync{{
 }
 
 fn ctl(dir: &Dir, verb: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
-        .arg("-socket")
-        .arg(dir.path("sock"))
-        .args(verb.split(' '))
-        .output()
-        .unwrap();
+    let words: Vec<&str> = verb.split(' ').collect();
+    let output = dir.ctl(&words).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 

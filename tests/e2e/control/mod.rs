@@ -66,14 +66,9 @@ fn ctl(dir: &Dir, words: &[&str]) -> Output {
 }
 
 fn command(dir: &Dir, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let words = words.iter().map(|word| dir.expand(word));
-    command
-        .arg("-socket")
-        .arg(dir.path("sock"))
-        .args(words)
-        .stdin(Stdio::null());
-    command
+    let words: Vec<String> = words.iter().map(|word| dir.expand(word)).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    dir.ctl(&words)
 }
 
 fn start_ctl(dir: &Dir, words: &[&str]) -> Child {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{calls, config, ctl, list, site, status, wait_current};
+use super::{calls, config, list, site, status, wait_current};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
@@ -46,7 +46,7 @@ fn wait_done(dir: &Dir, daemon: &mut Running<'_>, targets: impl IntoIterator<Ite
 }
 
 fn order_done(dir: &Dir, what: &str) {
-    assert!(ctl(dir, &[what]).output().unwrap().status.success());
+    assert!(dir.ctl(&[what]).output().unwrap().status.success());
 }
 
 /// A change that every target is told of and lacks.

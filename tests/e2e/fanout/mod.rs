@@ -19,7 +19,6 @@ mod reload;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
@@ -65,18 +64,12 @@ fn calls(dir: &Dir, target: usize) -> usize {
 /// A dead target is there again, and is tried at once.
 fn back(dir: &Dir, target: usize) {
     fs::remove_file(dir.path(format!("t{target}.dead"))).unwrap();
-    assert!(ctl(dir, &["retry"]).output().unwrap().status.success());
-}
-
-fn ctl(dir: &Dir, words: &[&str]) -> Command {
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    ctl.arg("-socket").arg(dir.path("sock")).args(words);
-    ctl
+    assert!(dir.ctl(&["retry"]).output().unwrap().status.success());
 }
 
 /// What the daemon tells of itself; nothing before it can be asked.
 fn status(dir: &Dir) -> Snapshot {
-    let output = ctl(dir, &["status", "-json"]).output().unwrap();
+    let output = dir.ctl(&["status", "-json"]).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 

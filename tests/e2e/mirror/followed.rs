@@ -150,19 +150,13 @@ fn a_link_that_leads_nowhere_is_told_and_not_retried() {
         }
         symlink(referent, dir.src("late")).unwrap();
         dir.write("f", "1");
-        let current = || {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-            command.arg("-socket").arg(dir.path("sock"));
-            let output = command.args(["status", "-wait"]).output().unwrap();
-            assert!(output.status.success(), "{output:?}\n{}", daemon.log());
-        };
-        current();
+        daemon.settle();
         assert!(dir.trg("f").exists() && !dir.trg("late").exists());
         assert!(!daemon.log().contains("retrying"), "{}", daemon.log());
         // An event of the link sends what it leads to now.
         dir.rm("late");
         symlink("f", dir.src("late")).unwrap();
-        current();
+        daemon.settle();
         assert!(dir.trg("late").exists(), "{}", daemon.log());
     }
 }

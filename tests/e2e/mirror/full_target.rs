@@ -39,12 +39,7 @@ sync{{
     let mut daemon = Daemon::new(&dir, &config).start();
     let mut told = String::new();
     daemon.wait_for("the status has reason and remedy", |_| {
-        let status = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
-            .arg("-socket")
-            .arg(dir.path("sock"))
-            .arg("status")
-            .output()
-            .unwrap();
+        let status = dir.ctl(&["status"]).output().unwrap();
         told = String::from_utf8_lossy(&status.stdout).into_owned();
         expected.iter().all(|text| told.contains(text)) && status.status.code() == Some(2)
     });
