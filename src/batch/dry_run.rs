@@ -12,8 +12,8 @@ use super::output;
 use crate::log;
 use crate::rsync_syntax;
 
-/// Long options that are left out, with or without a value: they change what is printed, limit or
-/// suppress what is found, or write files.
+/// Long options that are left out, with or without a value: they change what is printed, suppress
+/// what is found, or write files.
 const LEFT_OUT: &[&str] = &[
     "dry-run",
     "ignore-times",
@@ -22,7 +22,9 @@ const LEFT_OUT: &[&str] = &[
     "log-file",
     "log-file-format",
     "log-format",
-    "max-delete",
+    "no-i",
+    "no-itemize-changes",
+    "no-verbose",
     "only-write-batch",
     "out-format",
     "progress",
@@ -54,8 +56,23 @@ pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
     if by_content {
         words.push(b"--checksum".to_vec());
     }
-    words.extend(rsync_syntax::without(transfer, LEFT_OUT, LETTERS_LEFT_OUT));
+    let limits_nothing = rsync_syntax::without(transfer, &["max-delete"], b"");
+    words.extend(printable(&limits_nothing));
     words
+}
+
+/// Returns the arguments of a dry run that names and counts the entries that a transfer would delete.
+pub fn counting_words(transfer: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut words: Vec<Vec<u8>> = ["--dry-run", "--itemize-changes", "--stats"]
+        .map(Into::into)
+        .into();
+    words.extend(printable(transfer));
+    words
+}
+
+/// Returns the arguments without those that change what a dry run prints.
+fn printable(transfer: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    rsync_syntax::without(transfer, LEFT_OUT, LETTERS_LEFT_OUT)
 }
 
 /// The option that makes rsync print the checksum algorithm.

@@ -23,7 +23,8 @@ pub(super) struct Deletions {
 }
 
 /// Returns the number of deletions and of all entries if the deletions exceed the limit; nothing is
-/// changed. `entries` is the number of entries at the last count.
+/// changed. `entries` is the number of entries at least: those of the last count without those deleted
+/// since.
 ///
 /// # Errors
 /// Something cannot be read, or the daemon is shutting down.
@@ -34,20 +35,22 @@ pub fn excess(
     target: &Beneath,
 ) -> io::Result<Option<(u64, u64)>> {
     let Some(limit) = orders.limit else {
+        *entries = None;
         return Ok(None);
     };
     let found = count(orders, source, target, &mut |_| ())?;
-    *entries = found.total.or(*entries);
-    if found.deleted == 0 {
-        return Ok(None);
-    }
-    let total = match *entries {
-        Some(total) => total,
-        None => *entries.insert(total(orders, target)?),
+    let exceeds = |total| limit.exceeded(found.deleted, total);
+    let known = found.total.or(*entries);
+    let total = match known {
+        Some(known) if found.deleted == 0 || found.total.is_some() || !exceeds(known) => known,
+        None if found.deleted == 0 => return Ok(None),
+        _ => total(orders, target)?,
     };
-    Ok(limit
-        .exceeded(found.deleted, total)
-        .then_some((found.deleted, total)))
+    if exceeds(total) {
+        return Ok(Some((found.deleted, total)));
+    }
+    *entries = Some(total.saturating_sub(found.deleted));
+    Ok(None)
 }
 
 /// Counts the deletions of a job, and passes the path of each to `name`.

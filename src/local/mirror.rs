@@ -33,7 +33,7 @@ pub struct Memory {
     pub(super) journal: TouchedPaths,
     pub(super) links: HardLinks,
     pub(super) copier: Copier,
-    /// The number of entries of the target when they were last counted.
+    /// The number of entries of the target at least, if known.
     entries: Option<u64>,
 }
 

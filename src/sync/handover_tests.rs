@@ -157,7 +157,7 @@ fn the_scope_is_shared_by_syncs_that_watch_the_same_only() {
 #[test]
 fn the_guard_of_the_old_sync_is_taken_over() {
     let mut old = sync_with(Policy::Coalesce);
-    old.delete_guard_mut().set_target_entries(70);
+    old.delete_guard_mut().set_target_entries(Some(70));
     old.remember_target_mount(b"/mnt".to_vec());
     let mount = b"/src/inner".to_vec();
     old.remember_nested_mounts([mount.clone()].into_iter());

@@ -46,7 +46,7 @@ mod warm_start;
 pub use clock::Clock;
 pub use commands::Mark;
 pub use counters::Counters;
-pub use guard::{MountChanges, SourceIdentity, TargetState};
+pub use guard::{DeleteGuard, MountChanges, SourceIdentity, TargetState};
 pub use journal_reader::{choose_leaders, share, share_inherited};
 pub use left_out::LeftOutReason;
 pub use retry::{

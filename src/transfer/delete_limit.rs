@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use mlua::Table;
 
-use crate::batch::output;
+use crate::batch::{dry_run, output};
 use crate::config::MaxDelete;
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Stdin};
 use crate::queue::{DelayId, Time};
 use crate::script::{SpawnRequest, SyncHandle};
+use crate::sync::DeleteGuard;
 
 /// A dry run and the transfer that waits for its result.
 pub struct DryRun {
@@ -19,6 +20,8 @@ pub struct DryRun {
     deleted: Cell<u64>,
     files: Cell<Option<u64>>,
     created: Cell<u64>,
+    /// True if the entries of the source were counted for this transfer.
+    is_counted: Cell<bool>,
 }
 
 /// The result of a dry run.
@@ -46,11 +49,9 @@ impl DryRun {
 
     /// Returns the command of the dry run of a transfer.
     pub fn command(request: &SpawnRequest) -> Command {
-        let words = ["--dry-run", "--itemize-changes", "--stats"];
-        let words = words.map(|word| word.as_bytes().to_vec()).into_iter();
         Command {
             program: request.program.clone(),
-            args: words.chain(request.args.iter().cloned()).collect(),
+            args: dry_run::counting_words(&request.args),
             stdin: match &request.stdin {
                 Some(bytes) => Stdin::Bytes(bytes.clone()),
                 None => Stdin::Inherit,
@@ -67,6 +68,7 @@ impl DryRun {
             deleted: Cell::new(0),
             files: Cell::new(None),
             created: Cell::new(0),
+            is_counted: Cell::new(false),
             request,
         }
     }
@@ -108,28 +110,35 @@ impl DryRun {
         if !matches!(status, ExitStatus::Exit(0 | 23 | 24)) {
             return DryRunResult::Failed;
         }
-        if self.needs_count() {
-            return DryRunResult::Count;
-        }
         let deleted = self.deleted.get();
-        let limit = self.request.handle.sync.borrow().config.guard.max_delete;
-        let total = self.entries();
-        if limit.is_some_and(|limit| limit.exceeded(deleted, total)) {
-            return DryRunResult::Exceeded(deleted, total);
+        let mut sync = self.request.handle.sync.borrow_mut();
+        let Some(limit) = sync.config.guard.max_delete else {
+            return DryRunResult::Transfer;
+        };
+        let total = self.entries(sync.delete_guard());
+        let exceeds = total.is_none_or(|total| limit.exceeded(deleted, total));
+        let needs_count = self.may_count() && matches!(limit, MaxDelete::Percent(_));
+        match total {
+            _ if deleted > 0 && exceeds && needs_count => return DryRunResult::Count,
+            Some(total) if exceeds => return DryRunResult::Exceeded(deleted, total),
+            None if limit.exceeded(deleted, 0) => return DryRunResult::Exceeded(deleted, 0),
+            _ => {}
         }
-        self.request
-            .handle
-            .sync
-            .borrow_mut()
-            .deletions_within_limit();
+        let left = match self.is_whole() {
+            true => self.files.get(),
+            false => total.map(|total| total.saturating_sub(deleted)),
+        };
+        sync.delete_guard_mut().set_target_entries(left);
+        sync.deletions_within_limit();
         DryRunResult::Transfer
     }
 
     /// Takes in the number of entries of the source.
     pub fn on_counted(&self, entries: u64) {
+        self.is_counted.set(true);
         let entries = entries + self.deleted.get();
         let mut sync = self.request.handle.sync.borrow_mut();
-        sync.delete_guard_mut().set_target_entries(entries);
+        sync.delete_guard_mut().set_target_entries(Some(entries));
     }
 
     /// Returns true if the transfer compares the whole source.
@@ -137,32 +146,30 @@ impl DryRun {
         self.request.transfer.is_none()
     }
 
-    /// Returns true if the limit is a percentage and the number of entries on the target is unknown.
-    fn needs_count(&self) -> bool {
-        let sync = self.request.handle.sync.borrow();
-        let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
-        is_percent
-            && sync.delete_guard().target_entries().is_none()
-            && !self.is_whole()
-            && self.deleted.get() > 0
+    /// Returns true if the number of entries on the target may be another than the remembered one,
+    /// which is that of the last count without what was created since.
+    fn may_count(&self) -> bool {
+        !self.is_whole() && !self.is_counted.get()
     }
 
-    /// Returns the number of entries on the target.
-    fn entries(&self) -> u64 {
-        let mut sync = self.request.handle.sync.borrow_mut();
+    /// Returns the number of entries on the target before the transfer, if known.
+    fn entries(&self, guard: &DeleteGuard) -> Option<u64> {
         if self.is_whole() {
             let files = self.files.get().unwrap_or_default();
-            sync.delete_guard_mut().set_target_entries(files);
-            return files.saturating_sub(self.created.get()) + self.deleted.get();
+            return Some(files.saturating_sub(self.created.get()) + self.deleted.get());
         }
-        sync.delete_guard().target_entries().unwrap_or(0)
+        guard.target_entries()
     }
 }
 
-/// Defers the entries of a transfer that exceeds the delete limit, and logs it.
+/// Defers the entries of a transfer that exceeds the delete limit, and logs it. If the limit was lifted
+/// meanwhile, they are due at once.
 pub fn put_off(handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64, now: Time) {
     let mut sync = handle.sync.borrow_mut();
     let wait = sync.failed(ids, now);
+    if sync.delete_guard().is_lifted() {
+        return sync.retry_now(now);
+    }
     let limit = match sync.config.guard.max_delete {
         Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
         Some(MaxDelete::Count(count)) => count.to_string(),

@@ -3,19 +3,20 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use mio::Waker;
 
 use super::job::Job;
 use crate::log;
+use crate::paths;
 use crate::process::ExitStatus;
 use crate::queue::Time;
+use crate::sync::SharedFilter;
 
 /// The counts in progress.
 #[derive(Default)]
@@ -41,10 +42,11 @@ impl EntryCounts {
         let sync = Rc::clone(&job.handle.sync);
         let mut sync = sync.borrow_mut();
         let source = sync.config.source.clone();
+        let filter = Arc::clone(&sync.filter);
         let stop = Arc::clone(&self.stop);
         let started = thread::Builder::new().name("count".into()).spawn(move || {
             // The receiver is gone if the configuration has been replaced.
-            let _ = sender.send(count(&source, &stop));
+            let _ = sender.send(count(&source, &filter, &stop));
             let _ = waker.wake();
         });
         match started {
@@ -98,18 +100,27 @@ impl EntryCounts {
     }
 }
 
-/// Returns the number of entries of a source; `None` if it was stopped.
-fn count(source: &[u8], stop: &AtomicBool) -> Option<u64> {
+/// Returns the number of entries of a source that its filter does not exclude; `None` if it was
+/// stopped.
+fn count(source: &[u8], filter: &SharedFilter, stop: &AtomicBool) -> Option<u64> {
     let mut count = 0;
-    let mut directories: Vec<PathBuf> = vec![OsStr::from_bytes(source).into()];
+    let mut directories = vec![b"/".to_vec()];
     while let Some(directory) = directories.pop() {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            count += 1;
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
+        let full = [paths::bare(source), &directory].concat();
+        let entries = fs::read_dir(OsStr::from_bytes(&full));
+        for entry in entries.into_iter().flatten().flatten() {
+            let mut path = [&directory, entry.file_name().as_bytes()].concat();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_directory {
+                path.push(b'/');
+            }
+            let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
+            if !filter.excluded_here(&path) {
+                count += 1;
+                directories.extend(is_directory.then_some(path));
             }
         }
     }
@@ -128,7 +139,11 @@ mod tests {
         fs::write(path.join("a/b/f"), "").unwrap();
         std::os::unix::fs::symlink("a", path.join("link")).unwrap();
         let source = path.as_os_str().as_bytes();
-        assert_eq!(count(source, &AtomicBool::new(false)), Some(4));
-        assert_eq!(count(source, &AtomicBool::new(true)), None);
+        let filter = SharedFilter::default();
+        let count = |stop| count(source, &filter, &AtomicBool::new(stop));
+        assert_eq!(count(false), Some(4));
+        assert_eq!(count(true), None);
+        filter.write().unwrap().add_exclude(b"b/");
+        assert_eq!(count(false), Some(2));
     }
 }

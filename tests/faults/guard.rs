@@ -342,6 +342,118 @@ fn too_much_at_once(config: &str) {
     daemon.wait_log("no longer too much to delete");
 }
 
+/// The dry run counts, whatever the user's options print.
+#[test]
+fn too_much_would_be_deleted_with_options_that_print_nothing() {
+    for options in [
+        "quiet = true",
+        "_extra = { '-q' }",
+        "_extra = { '--out-format=%n' }",
+        "_extra = { '--no-i' }",
+        "_extra = { '--info=del0' }",
+    ] {
+        let archive = format!("archive = true, {options}");
+        too_much_at_once(&with("{ maxDelete = 5 }").replace("archive = true", &archive));
+    }
+}
+
+/// A directory in whose place there is a file now is deleted with its contents.
+#[test]
+fn too_much_would_be_deleted_for_a_file() {
+    let limit = "{ maxDelete = 5 }";
+    let list =
+        |list: &str| with(limit).replace("archive = true", &format!("archive = true, {list}"));
+    for config in [
+        list(""),
+        list("list = 'files-from'"),
+        list("list = 'filter'"),
+        direct(limit),
+    ] {
+        let dir = Dir::new();
+        dir.mkdir("d");
+        for number in 0..10 {
+            dir.write(format!("d/f{number}"), "1");
+        }
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_equal();
+        daemon.stop();
+        dir.rm("d");
+        dir.write("d", "1");
+        daemon.cont();
+        daemon.wait_log("entries would be deleted at the target, more than 5");
+        assert!(dir.trg("d/f9").exists());
+    }
+}
+
+/// The part is that of the target as it is, not as it was at the start.
+#[test]
+fn a_small_part_of_a_target_that_has_grown_is_deleted() {
+    for config in [
+        with("{ maxDelete = \"50%\" }"),
+        direct("{ maxDelete = \"50%\" }"),
+    ] {
+        let dir = Dir::new();
+        dir.write("first", "1");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_equal();
+        (0..40).for_each(|number| dir.write(format!("f{number}"), "1"));
+        daemon.wait_equal();
+        (0..10).for_each(|number| dir.rm(format!("f{number}")));
+        daemon.wait_equal();
+        assert!(
+            !daemon.log().contains("would be deleted"),
+            "{}",
+            daemon.log()
+        );
+        // What is left is less than what is remembered: two of three are too many.
+        daemon.stop();
+        (10..38).for_each(|number| dir.rm(format!("f{number}")));
+        daemon.cont();
+        daemon.wait_log("28 entries would be deleted at the target, more than 50% of 31");
+        (14..38).for_each(|number| dir.write(format!("f{number}"), "1"));
+        daemon.wait_equal();
+        daemon.stop();
+        (14..39).for_each(|number| dir.rm(format!("f{number}")));
+        daemon.cont();
+        daemon.wait_log("25 entries would be deleted at the target, more than 50% of 27");
+    }
+}
+
+/// A permission that comes while the dry run counts is for its transfer.
+#[test]
+fn a_release_during_the_dry_run_starts_the_transfer() {
+    let dir = Dir::new();
+    let wrapper = dir.put(
+        "bin/wrapped",
+        dir.expand(
+            "#!/bin/sh\ncase \"$*\" in *--dry-run*)
+             touch @DIR@/counts; while test -e @DIR@/holds; do sleep 0.1; done;; esac
+             exec rsync \"$@\"\n",
+        ),
+    );
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = with("{ maxDelete = 3 }").replace(
+        "archive = true",
+        "archive = true, binary = '@DIR@/bin/wrapped'",
+    );
+    let config = format!("settings{{ controlSocket = '@DIR@/sock' }} {config}");
+    (0..8).for_each(|number| dir.write(format!("f{number}"), "1"));
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_equal();
+    daemon.settle();
+    (0..8).for_each(|number| dir.rm(format!("f{number}")));
+    daemon.wait_log("would be deleted");
+    dir.put("holds", "");
+    fs::remove_file(dir.path("counts")).unwrap();
+    daemon.wait_for("the next dry run runs", |_| dir.path("counts").exists());
+    assert!(dir.ctl(&["release"]).status().unwrap().success());
+    fs::remove_file(dir.path("holds")).unwrap();
+    daemon.wait_equal();
+    daemon.settle();
+    let status = dir.ctl(&["status"]).output().unwrap();
+    assert!(status.status.success(), "{status:?}");
+}
+
 #[test]
 fn part_of_the_target_would_be_deleted_at_startup() {
     for config in [

@@ -247,9 +247,10 @@ impl ListStrategy {
         {
             return true;
         }
-        // The contents of a link's target have no events, so only recursion sends them.
+        // The contents of a link's target have no events, so only recursion sends them. What is
+        // deleted for a file in the place of a directory is told by recursion only.
         let mut present = found.present.iter();
-        if present.any(|item| item.was_directory && item.is_special()) {
+        if present.any(|item| item.was_directory && !item.is_directory()) {
             return true;
         }
         let deletes = request.delete && !found.missing.is_empty();

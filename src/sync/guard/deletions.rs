@@ -8,7 +8,8 @@ pub struct DeleteGuard {
     is_lifted: bool,
     /// The message about the transfer that exceeds the limit.
     excess: Option<String>,
-    /// The number of entries on the target, if known.
+    /// The number of entries on the target at least, if known: those of the last count without
+    /// those deleted since.
     target_entries: Option<u64>,
 }
 
@@ -19,8 +20,16 @@ impl DeleteGuard {
         self.excess.take().is_some()
     }
 
-    /// Returns true once after the limit was lifted.
+    /// Returns true if the next transfer is exempt from the limit.
+    pub fn is_lifted(&self) -> bool {
+        self.is_lifted
+    }
+
+    /// Returns true once after the limit was lifted. How much is deleted then is not known.
     pub fn take_lifted(&mut self) -> bool {
+        if self.is_lifted {
+            self.target_entries = None;
+        }
         std::mem::take(&mut self.is_lifted)
     }
 
@@ -40,14 +49,14 @@ impl DeleteGuard {
         self.excess.as_deref()
     }
 
-    /// Returns the number of entries on the target, if known.
+    /// Returns the number of entries on the target at least, if known.
     pub fn target_entries(&self) -> Option<u64> {
         self.target_entries
     }
 
-    /// Records the number of entries on the target.
-    pub fn set_target_entries(&mut self, count: u64) {
-        self.target_entries = Some(count);
+    /// Records the number of entries on the target at least, if known.
+    pub fn set_target_entries(&mut self, count: Option<u64>) {
+        self.target_entries = count;
     }
 
     /// Takes over what is known of the same target.

@@ -24,7 +24,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::PoisonError;
 
-use self::deletions::DeleteGuard;
+pub use self::deletions::DeleteGuard;
 use self::source::{AcceptedSource, SourceFacts};
 use super::Sync;
 use crate::batch;
