@@ -152,9 +152,9 @@ function default.init(event)
   end
 end
 
--- What an exit code means: from the table when there is one; without, everything but 0 is
--- the end. A table that does not name 0 leaves success what it is. A child that a signal ended did not finish its work, whatever the table says of
--- the number 128 + signal.
+-- Returns the meaning of an exit code from the table. Without a table, every code except 0 is
+-- "die". If the table has no entry for 0, 0 is "ok". A child that was ended by a signal is repeated,
+-- regardless of an entry for 128 + signal.
 local function verdict(codes, exitcode, signal)
   if signal then return "again" end
   if getmetatable(codes) == built_in then native.used_default_exit_codes() end
@@ -163,8 +163,8 @@ local function verdict(codes, exitcode, signal)
 end
 native.verdict = verdict
 
--- What comes of a code that no table knows: rsync's own table leaves out what is none of rsync's
--- codes, such as those of a wrapper; a table of the user's says all there is to say.
+-- Returns the meaning of a code that is not in the table. The built-in table contains only rsync's
+-- codes, so other codes, such as those of a wrapper, are repeated. A user's table is complete.
 function native.unknown(codes)
   for code, result in pairs(default.rsyncExitCodes) do
     if type(code) == "number" and codes[code] ~= result then return "die" end
@@ -249,7 +249,8 @@ end
 default.prepare = public(default.prepare)
 
 -- Returns a text that is equal for equal configurations of a sync, regardless of its name and of
--- options of rsync that change only how data is sent. Nil if it has a user function, since the functions it calls may have changed.
+-- options of rsync that change only how data is sent. Nil if it has a user function, since the
+-- functions it calls may have changed.
 local getinfo, getupvalue, concat, sort = debug.getinfo, debug.getupvalue, table.concat, table.sort
 function native.fingerprint(config)
   local parts, seen, own = { }, { }, false

@@ -45,7 +45,8 @@
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |
 //!
-//! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the rooms `control`, `status` and `log`.
+//! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the rooms `control`,
+//! `status` and `log`.
 //!
 //! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
 //! directories end with `/`.

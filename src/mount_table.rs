@@ -45,8 +45,8 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     lines(table).map(|mount| (mount.point, [mount.device, b" ", mount.root].concat()))
 }
 
-/// Returns the mount points below a directory, whose path ends with a slash, as directories. Those at
-/// which a file system would only be mounted by looking at them are left out.
+/// Returns the mount points below a directory, whose path ends with a slash, as directories. Mount
+/// points of autofs, whose access would mount a file system, are omitted.
 pub fn points_below<'t>(
     table: &'t [u8],
     directory: &'t [u8],
@@ -56,7 +56,8 @@ pub fn points_below<'t>(
     points.filter(move |point| point.len() > directory.len() && point.starts_with(directory))
 }
 
-/// Returns true if the directory at this path, which ends with a slash, is the root of a file system.
+/// Returns true if the directory at this path, which ends with a slash, is the root of a file
+/// system.
 pub fn is_file_system_root(table: &[u8], path: &[u8]) -> bool {
     let at = lines(table).filter(|mount| paths::with_slash(&mount.point) == path);
     // Of several mounts on one point the last is visible.

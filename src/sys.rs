@@ -185,7 +185,7 @@ pub enum Fork {
 ///
 /// Those of fork(2), such as `EAGAIN`.
 pub fn fork() -> io::Result<Fork> {
-    // SAFETY: called before any thread is started, so the child may go on as if nothing happened.
+    // SAFETY: called before any thread is started, so the child may continue normally.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),

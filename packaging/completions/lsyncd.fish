@@ -6,7 +6,7 @@ complete -c lsyncd -o connect -d 'With -check: log in at the targets, test rsync
 complete -c lsyncd -o delay -x -d 'Delay of every sync in seconds'
 complete -c lsyncd -o delete -d 'With -init: delete files on the target that are not in the source'
 complete -c lsyncd -o direct -r -d 'Mirror between local directories: SRC TRG'
-complete -c lsyncd -o explain -r -d 'Print the target of this path and the rule that decides'
+complete -c lsyncd -o explain -r -d 'Print the target of this path and the rule that selects it'
 complete -c lsyncd -o help -d 'Print the options'
 complete -c lsyncd -o init -r -d 'Write a configuration after a test of the target: SRC TRG CONFIG'
 complete -c lsyncd -o insist -d 'Retry failed startup transfers'

@@ -7,7 +7,7 @@ _arguments \
     '-delay[delay of every sync]:seconds' \
     '-delete[with -init\: delete files on the target that are not in the source]' \
     '*-direct[mirror between local directories]:source:_directories:target:_directories' \
-    '-explain[print the target of a path and the rule that decides]:path:_files' \
+    '-explain[print the target of a path and the rule that selects it]:path:_files' \
     '-help[print the options]' \
     '-init[write a configuration after a test of the target]' \
     '-insist[retry failed startup transfers]' \

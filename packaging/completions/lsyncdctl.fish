@@ -18,7 +18,7 @@ complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log -d 'Pri
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a pause -d 'Start no transfers'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resume -d 'Start due transfers again'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a release -d 'Continue a sync that its guard has halted'
-complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'Do not wait for delays'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'End the delay of the waiting changes'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resync -d 'Compare everything, or send a path'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a verify -d 'Compare source and target'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a reports -d 'Print the last reports of verify'
@@ -34,7 +34,7 @@ complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o since -x -d 'From 
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o follow -d 'Continue with what is transferred from now on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o content -d 'Compare contents'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o sample -x -d 'Compare the contents of a part'
-complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o repair -d 'Send what differs'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o repair -d 'Repair the differences'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o timeout -x -d 'Give up after this time'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from resync verify log explain' -F
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log-level' -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel'

@@ -36,7 +36,7 @@ pub struct Audits {
     last: HashMap<SyncId, LastVerify>,
     /// The next parts of samples.
     samples: HashMap<SyncId, SamplePlace>,
-    /// The children of audits that were given up, until they end.
+    /// The children of aborted audits, until they end.
     left: RefCell<Vec<Pid>>,
 }
 

@@ -43,8 +43,8 @@ impl Child {
         }
     }
 
-    /// Returns why a dry run that has ended with this status is not complete. Files that have
-    /// vanished in the meantime are in motion.
+    /// Returns the reason why a dry run that has ended with this status is incomplete. Files that
+    /// have vanished in the meantime are in motion.
     pub fn failure(status: ExitStatus, printed: &Printed) -> Option<String> {
         if matches!(status, ExitStatus::Exit(0 | 24)) {
             return None;

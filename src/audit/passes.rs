@@ -12,8 +12,8 @@ use crate::paths;
 use crate::script::{ComparisonScope, ListedPath};
 use crate::status::drift_report::{DriftKind, DriftSide, LastTransfer, ListedDrift, MAX_LISTED};
 
-/// The maximum number of paths that are compared again by a list. rsync compares each name with each
-/// rule, so more paths are compared as the request was.
+/// The maximum number of paths that are compared again by a list. rsync compares each name with
+/// each rule, so more paths are compared as the request was.
 const MAX_COMPARED_AGAIN: usize = 1000;
 
 /// The maximum number of paths in motion that are named.
@@ -79,8 +79,8 @@ impl Passes {
         !self.found.is_empty()
     }
 
-    /// Sorts what was found, after all changes that the dry run may have seen are on the target.
-    /// Returns the paths that have changed meanwhile and are to be compared again, if any.
+    /// Sorts the differences, after all changes that the dry run may have seen are on the target.
+    /// Returns the paths that have changed in the meantime and must be compared again, if any.
     pub fn sort(
         &mut self,
         has_changed: impl Fn(&[u8]) -> bool,
@@ -150,7 +150,7 @@ impl Passes {
         self.drift.keys().take(MAX_LISTED).cloned().collect()
     }
 
-    /// Takes in what the transfer log says of the [`Passes::named`] paths.
+    /// Handles the entries of the transfer log for the [`Passes::named`] paths.
     pub fn on_last_found(&mut self, last: Vec<Option<LastEntry>>) {
         let named = self.named().into_iter().zip(last);
         self.last = named
@@ -235,7 +235,7 @@ fn is_moving(path: &[u8], change: &PathDrift, has_changed: impl Fn(&[u8]) -> boo
         return has_changed(directory);
     }
     TempName::new(path).is_some_and(|temporary| {
-        // rsync cuts the name of a long one; its directory tells.
+        // rsync truncates long names, so the directory is compared.
         let mut originals = temporary.originals().peekable();
         match originals.peek() {
             Some(_) if name.len() <= MAX_UNCUT => originals.any(|path| has_changed(&path)),

@@ -11,8 +11,9 @@ use rustix::fs::{AtFlags, unlinkat};
 use super::dates::{Day, is_day};
 use crate::local::beneath::{self, Beneath};
 
-/// Removes the directories in `dir` that are named by days before `oldest`, and returns their number.
-/// Symbolic links below `dir` are removed, not followed. A directory that does not exist has none.
+/// Removes the directories in `dir` that are named by days before `oldest`, and returns their
+/// number. Symbolic links below `dir` are removed, not followed. A directory that does not exist
+/// has none.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! The call of rsync that removes old backups on another host.
 //!
 //! The source shows rsync no file, so that everything counts as deleted. Rules for the receiver
-//! protect everything but directories that are named by days, and the days that are kept. No name on
-//! the target host becomes a part of a command.
+//! protect everything but directories that are named by days, and the days that are kept. No name
+//! on the target host becomes a part of a command.
 
 use super::dates::Day;
 use crate::batch::connection_options::connection_options;

@@ -54,7 +54,7 @@ pub struct PathRef<'a> {
     pub gone: bool,
     /// True if the event says that the contents changed.
     pub written: bool,
-    /// True if rsync follows symlinks, so that a name that is no directory may be one at the
+    /// True if rsync follows symlinks, so that a name that is not a directory may be one at the
     /// target.
     pub may_be_directory: bool,
 }
@@ -66,7 +66,7 @@ pub struct CollapsedItem<'a> {
     pub path: &'a [u8],
     /// The object there now, `None` for missing names.
     pub stat: Option<Stat>,
-    /// True if it is no directory now, but was one in an event: the target may have a directory.
+    /// True if it is not a directory now, but was one in an event: the target may have a directory.
     pub was_directory: bool,
     /// True if its contents changed, as far as events say.
     pub written: bool,
@@ -130,7 +130,7 @@ impl Collapsed<'_> {
 
 /// Looks up all `mentions`.
 ///
-/// Returns `None` if the source itself is no directory: nothing can be decided then, and nothing
+/// Returns `None` if the source itself is not a directory: nothing can be decided then, and nothing
 /// must be deleted.
 pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<Collapsed<'a>> {
     let root = disk.lstat(b"/")?;

@@ -45,7 +45,7 @@ pub fn common_file(line: &[u8]) -> Option<Vec<u8>> {
     is_common.then(|| paths::rooted(paths::bare(&unescape(line.name))))
 }
 
-/// Returns what the code of a line says; `None` if nothing differs.
+/// Returns the differences in the code of a line; `None` if nothing differs.
 fn kinds(line: &ItemizedLine<'_>) -> Option<Vec<DriftKind>> {
     let Some(update) = line.update else {
         return Some(vec![DriftKind::Extra]);
@@ -66,8 +66,8 @@ fn kinds(line: &ItemizedLine<'_>) -> Option<Vec<DriftKind>> {
     (!kinds.is_empty()).then_some(kinds)
 }
 
-/// Returns what a letter says of a file of this type. `T` is not among them: the time is not
-/// mirrored.
+/// Returns the difference that a letter denotes for a file of this type. `T` is not among them: the
+/// time is not mirrored.
 fn kind(file: u8, letter: u8) -> Option<DriftKind> {
     Some(match letter {
         b'c' if file == b'L' => DriftKind::Link,

@@ -113,7 +113,7 @@ pub struct Printed {
     pub errors: Vec<Vec<u8>>,
     /// The sampled files, if there is a sample.
     pub sampled: Option<Sampled>,
-    /// The paths that a listing is about, with what it says of them.
+    /// The requested paths of a listing, with their listed entries.
     pub listed: BTreeMap<Vec<u8>, Option<ListedFile>>,
     /// The checksum that both sides use.
     pub checksum: Option<String>,

@@ -18,7 +18,7 @@ pub enum ErrorLine {
     /// This path arrived without one of its attributes, because the target does not permit or does
     /// not know it.
     Attribute(QuotedName, Attribute),
-    /// This path is longer than rsync or a file system can handle. No transfer brings it.
+    /// This path is longer than rsync or a file system can handle, and cannot be transferred.
     TooLong(QuotedName),
     /// The line does not concern a path to be sent: totals, exit codes, warnings.
     Neutral,
@@ -392,8 +392,8 @@ fn judged(name: QuotedName, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
     ErrorLine::Failed(name, reason)
 }
 
-/// Returns true for errors by which a file system says that it does not permit or support an
-/// attribute. Others, such as EIO or EROFS, are transient.
+/// Returns true for errors of a file system that does not permit or support an attribute. Others,
+/// such as EIO or EROFS, are transient.
 fn is_not_permitted(errno: i32) -> bool {
     matches!(
         errno,

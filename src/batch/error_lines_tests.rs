@@ -116,7 +116,8 @@ fn messages_of_all_versions() {
             "/t/b",
         ),
         (
-            "rsync: [receiver] get_acl: sys_acl_get_file(t/f, ACL_TYPE_ACCESS): Input/output error (5)",
+            "rsync: [receiver] get_acl: sys_acl_get_file(t/f, ACL_TYPE_ACCESS): Input/output \
+             error (5)",
             "Other",
             "t/f",
         ),
@@ -137,7 +138,8 @@ fn messages_of_all_versions() {
             "d/f",
         ),
         (
-            "[sender] cannot convert filename: d/f\\#377 (Invalid or incomplete multibyte or wide character)",
+            "[sender] cannot convert filename: d/f\\#377 (Invalid or incomplete multibyte or wide \
+             character)",
             "Other",
             "d/f\\xff",
         ),
@@ -157,7 +159,8 @@ fn messages_of_all_versions() {
             "/t/d",
         ),
         (
-            "rsync: [generator] failed to set times on \"/t/.\" (in mod): Operation not permitted (1)",
+            "rsync: [generator] failed to set times on \"/t/.\" (in mod): Operation not permitted \
+             (1)",
             "times",
             "/t/.",
         ),
@@ -167,12 +170,14 @@ fn messages_of_all_versions() {
             "/t/f",
         ),
         (
-            "rsync: [receiver] rsync_xal_set: lsetxattr(\"/t/f\",\"user.x\") failed: Operation not supported (95)",
+            "rsync: [receiver] rsync_xal_set: lsetxattr(\"/t/f\",\"user.x\") failed: Operation \
+             not supported (95)",
             "xattrs",
             "/t/f",
         ),
         (
-            "rsync: [generator] set_acl: sys_acl_set_file(d/f, ACL_TYPE_ACCESS): Operation not supported (95)",
+            "rsync: [generator] set_acl: sys_acl_set_file(d/f, ACL_TYPE_ACCESS): Operation not \
+             supported (95)",
             "acls",
             "d/f",
         ),
@@ -188,17 +193,20 @@ fn messages_of_all_versions() {
             "/t/f",
         ),
         (
-            "rsync: [receiver] rsync_xal_set: lsetxattr(\"/t/f\",\"user.x\") failed: No space left on device (28)",
+            "rsync: [receiver] rsync_xal_set: lsetxattr(\"/t/f\",\"user.x\") failed: No space \
+             left on device (28)",
             "Size(Space)",
             "/t/f",
         ),
         (
-            "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338) [sender=3.2.7]",
+            "rsync error: some files/attrs were not transferred (see previous errors) (code 23) \
+             at main.c(1338) [sender=3.2.7]",
             "Neutral",
             "",
         ),
         (
-            "rsync warning: some files vanished before they could be transferred (code 24) at main.c(1358) [sender=3.4.1]",
+            "rsync warning: some files vanished before they could be transferred (code 24) at \
+             main.c(1358) [sender=3.4.1]",
             "Neutral",
             "",
         ),

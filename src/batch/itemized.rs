@@ -1,4 +1,5 @@
-//! Parses what a dry run of rsync would do, one line for each entry (`--itemize-changes`, rsync(1)).
+//! Parses what a dry run of rsync would do, one line for each entry (`--itemize-changes`,
+//! rsync(1)).
 //!
 //! Changes, length and name stand between two slashes each (`--out-format`). A name contains no two
 //! slashes in a row, so the fields cannot be confused, and a line that is not of this form is

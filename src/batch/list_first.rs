@@ -52,8 +52,8 @@ impl WholeComparison<'_> {
         }
     }
 
-    /// Returns true if the comparison may take so long that rsync is to report its progress. An option
-    /// of the user's own about progress or output decides before.
+    /// Returns true if the comparison may take so long that rsync is to report its progress. An
+    /// option of the user's own about progress or output decides before.
     pub fn reports_progress(&self) -> bool {
         self.source.directories > MAX_INCREMENTAL && !self.words.iter().any(|word| is_told(word))
     }

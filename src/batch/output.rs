@@ -1,7 +1,7 @@
 //! Parses progress and totals from rsync's output, if its options make rsync write them.
 //!
-//! For comparisons of large sources the daemon adds an option for progress. Its lines are not logged;
-//! those of the user's own options are.
+//! For comparisons of large sources the daemon adds an option for progress. Its lines are not
+//! logged; those of the user's own options are.
 
 /// The option that makes rsync report its progress.
 pub const PROGRESS: &[u8] = b"--info=progress2";
@@ -69,10 +69,10 @@ impl RsyncTotals {
     }
 }
 
-/// Parses a progress line, for instance `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5,
-/// to-chk=0/9)`.
+/// Parses a progress line, for instance
+/// `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5, to-chk=0/9)`.
 pub fn progress(line: &[u8]) -> Option<RsyncProgress> {
-    // Most lines are no progress; the first byte tells.
+    // Most lines are not progress lines, which begin with a blank or a digit.
     if !matches!(line.first(), Some(b' ' | b'0'..=b'9')) {
         return None;
     }

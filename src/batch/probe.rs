@@ -64,8 +64,8 @@ pub struct Binary {
 }
 
 impl Binary {
-    /// Resolves `name` like execvp(3). Returns `None` if it is not plain rsync. The search of `PATH`
-    /// is repeated each time; a file is read only once, as long as it does not change.
+    /// Resolves `name` like execvp(3). Returns `None` if it is not plain rsync. The search of
+    /// `PATH` is repeated each time; a file is read only once, as long as it does not change.
     pub fn plain(name: &[u8]) -> Option<Binary> {
         let path = program::find(name)?;
         let stamp = FileStamp::of(&path)?;

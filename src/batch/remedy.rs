@@ -10,11 +10,11 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["remote host identification has changed"],
-        "if the host was installed anew, remove its old key: ssh-keygen -R HOST",
+        "if the host was reinstalled, remove its old key: ssh-keygen -R HOST",
     ),
     (
         &["permission denied (publickey"],
-        "add the public key of the user of the daemon to ~/.ssh/authorized_keys at the target \
+        "add the public key of the user of the daemon to ~/.ssh/authorized_keys on the target \
          (ssh-copy-id); a key without a default name is named with ssh = { identityFile = ... } or \
          rsync = { rsh = \"ssh -i FILE\" }",
     ),
@@ -29,7 +29,7 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["password file must not be other-accessible"],
-        "take the rights of others from the password file: chmod 600 FILE",
+        "remove the access of other users to the password file: chmod 600 FILE",
     ),
     (
         &["password file must be owned by root"],
@@ -41,23 +41,24 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["rsync", "not found"],
-        "install rsync at the target, or name its path there: rsync = { rsync_path = ... }",
+        "install rsync on the target, or set its path: rsync = { rsync_path = ... }",
     ),
     (
         &["failed to exec"],
-        "install the program, or name its path: rsync = { binary = ... }, rsync = { rsh = ... }",
+        "install the program, or set its path: rsync = { binary = ... }, rsync = { rsh = ... }",
     ),
     (
         &["read-only file system"],
-        "mount the file system of the target read-write; the kernel's log (dmesg) says why it is not",
+        "mount the file system of the target read-write; the kernel's log (dmesg) says why it is \
+         not",
     ),
     (
         &["no space left on device"],
-        "make room at the target (df -h, df -i); the transfer is retried",
+        "free space on the target (df -h, df -i); the transfer is retried",
     ),
     (
         &["disk quota exceeded"],
-        "raise the quota of the target's user, or make room; the transfer is retried",
+        "raise the quota of the target's user, or free space; the transfer is retried",
     ),
     (
         &["unknown module"],
@@ -74,11 +75,11 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["chroot failed"],
-        "create the path of the module at the target",
+        "create the path of the module on the target",
     ),
     (
         &["chdir failed"],
-        "create the path of the module at the target",
+        "create the path of the module on the target",
     ),
     (
         &["mkdir", "no such file or directory"],
@@ -86,11 +87,11 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["permission denied (13)"],
-        "let the target's user write there (chown, chmod), or send as another user",
+        "give the target's user write access (chown, chmod), or use another user",
     ),
     (
         &["operation not permitted"],
-        "the target's user may not do this; to give away files it must be root",
+        "the target's user has no permission for this; only root can change owners",
     ),
     (
         &["could not resolve hostname"],
@@ -102,7 +103,7 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["connection refused"],
-        "start sshd or the rsync daemon at the target, or correct the port",
+        "start sshd or the rsync daemon on the target, or correct the port",
     ),
     (
         &["no route to host"],
@@ -114,8 +115,8 @@ const REMEDIES: &[(&[&str], &str)] = &[
     ),
     (
         &["is your shell clean"],
-        "the login of the target's user prints text before rsync starts; silence its .bashrc and \
-         the like for sessions without a terminal",
+        "the login of the target's user prints text before rsync starts; remove output from its \
+         .bashrc and similar files for sessions without a terminal",
     ),
 ];
 

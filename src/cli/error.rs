@@ -34,14 +34,14 @@ pub enum Error {
     Category(String),
 }
 
-/// The names of all options, those first that are meant most often.
+/// The names of all options, the most common ones first.
 const OPTIONS: &[&str] = &[
     "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
     "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "keys",
     "monitor", "preview", "all", "connect", "init", "delete",
 ];
 
-/// Returns the option that a word was most likely meant to be.
+/// Returns the most similar option.
 fn similar_option(word: &str) -> Option<&'static str> {
     let name = word.to_ascii_lowercase().replace(['-', '_'], "");
     let name = name.split('=').next().filter(|name| !name.is_empty())?;

@@ -9,7 +9,7 @@ pub fn help() -> String {
 lsyncd version: {VERSION}
 
 USAGE:
-  mirror as a configuration file says:
+  run a configuration file:
     lsyncd [OPTIONS] CONFIG
 
   mirror with rsync:
@@ -21,7 +21,7 @@ USAGE:
   mirror between local directories:
     lsyncd [OPTIONS] -direct SRC TRG
 
-  write a configuration file, asking for what is not given:
+  write a configuration file, with questions on the terminal:
     lsyncd -init [SRC TRG [CONFIG]]
 
 OPTIONS:
@@ -31,7 +31,7 @@ OPTIONS:
   -delay SECS      set the delay of every sync; overrides the configuration
   -delete          with -init: delete files on the target that are not in the
                    source
-  -explain PATH    print the target of this path and the rule that decides
+  -explain PATH    print the target of this path and the rule that selects it
   -help            print this text
   -init            write a configuration after a test of the target; no file
                    is overwritten
@@ -46,8 +46,8 @@ OPTIONS:
   -nodaemon        stay in the foreground and log to the terminal
   -onepass         run the startup transfers, then exit
   -pidfile FILE    write the daemon's process id to this file
-  -preview         print what the first transfers would send, change and
-                   delete, and change nothing
+  -preview         print the effects of the startup transfers, and change
+                   nothing
   -runner FILE     accepted and ignored, for compatibility
   -script FILE     run this Lua file before the configuration
   -sshopts WORDS   options for the ssh of -rsyncssh and -init

@@ -257,7 +257,7 @@ fn categories(words: &[OsString]) -> Result<Selection, Error> {
     Ok(log)
 }
 
-/// Returns the name after one or two dashes; `None` if the word is no option.
+/// Returns the name after one or two dashes; `None` if the word is not an option.
 fn option_name(word: &OsStr) -> Option<&[u8]> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"-")?;

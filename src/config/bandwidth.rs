@@ -62,8 +62,8 @@ fn add(limits: &mut Timetable<Vec<u8>>, entry: &Table, number: usize) -> Result<
     if !is_rate(&limit) {
         let limit = String::from_utf8_lossy(&limit).into_owned();
         let text = format!(
-            "rsync.bwlimit: entry {number}: \"{limit}\" is no limit. It is a number of KiB per \
-             second, with a suffix such as \"1.5m\", or 0 for none."
+            "rsync.bwlimit: entry {number}: \"{limit}\" is not a limit. Write a number of KiB per \
+             second, with a suffix such as \"1.5m\", or 0 for no limit."
         );
         return Err(wrong(text));
     }
@@ -141,9 +141,9 @@ mod tests {
             ),
             (
                 "{ { at = '@daily', limit = 'fast' } }",
-                "\"fast\" is no limit",
+                "\"fast\" is not a limit",
             ),
-            ("{ { at = '@daily', limit = '--x' } }", "is no limit"),
+            ("{ { at = '@daily', limit = '--x' } }", "is not a limit"),
             (
                 "{ { at = '@daily', limits = 5 } }",
                 "Did you mean \"rsync.bwlimit[].limit\"?",

@@ -14,8 +14,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Returns true if the text comes first and the position behind it, as tools look for the text's
-    /// beginning.
+    /// Returns true if the text comes first and the position behind it, as tools look for the
+    /// text's beginning.
     pub fn is_bare(&self) -> bool {
         self.bare
     }

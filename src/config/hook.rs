@@ -17,7 +17,7 @@ pub enum Hook {
 ///
 /// # Errors
 ///
-/// The value is no hook.
+/// The value is not a hook.
 pub(super) fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
     let wrong = || {
         let text = format!("{key} must be a function or a list of a program and its arguments");

@@ -113,7 +113,7 @@ fn wanted(key: &Value, only: Option<&Table>) -> Result<bool> {
     }
 }
 
-/// Copies exit codes, whose small integer keys are no list indexes.
+/// Copies exit codes, whose small integer keys are not list indexes.
 fn copy_verbatim(to: &Table, from: &Table) -> Result<()> {
     for pair in from.pairs::<Value, Value>() {
         let (key, value) = pair?;
@@ -156,7 +156,8 @@ mod tests {
         let lua = crate::sys::lua();
         let config = merged(
             &lua,
-            "{ rsync = { x = 1, _extra = { 'a' } }, { rsync = { x = 2, y = 3, _extra = { 'b' } } } }",
+            "{ rsync = { x = 1, _extra = { 'a' } }, { rsync = { x = 2, y = 3, _extra = { 'b' } } \
+             } }",
             "{}",
         );
         let rsync: Table = config.get("rsync").unwrap();

@@ -1,8 +1,8 @@
 //! Configuration: converts the tables of `settings{}` and `sync{}` to typed values and checks them.
 //!
 //! The tables a `sync{}` inherits from are merged ([`inherit`]). Its `prepare` function checks the
-//! keys ([`keys::checkgauge`]) and computes the rsync arguments ([`rsync_args`]). The result becomes
-//! a [`SyncConfig`].
+//! keys ([`keys::checkgauge`]) and computes the rsync arguments ([`rsync_args`]). The result
+//! becomes a [`SyncConfig`].
 //!
 //! * `keys`: the table of all keys, and the check for unknown ones;
 //! * `settings_table`, `settings`: the values of `settings{}`, and the same in types;
@@ -11,7 +11,8 @@
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
 //! * `backup`: the dated directories of `backup`;
-//! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of day;
+//! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of
+//! day;
 //! * `verify`: comparisons at given times;
 //! * `warm_start`: the properties of a sync that `init = "changed"` requires;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;

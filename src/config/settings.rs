@@ -284,7 +284,7 @@ impl SettingsTable {
                 "metricsListen",
                 format!(
                     "setting \"metricsListen\" must be a loopback address like 127.0.0.1:9180, \
-                     not \"{text}\". Put a proxy in front to reach it from elsewhere."
+                     not \"{text}\". Use a proxy for access from other hosts."
                 ),
             )),
             Err(_) => Err(config_error_about(

@@ -48,8 +48,8 @@ impl SettingsTable {
                 (Value::String(name), _) => (name.to_string_lossy(), value),
                 (Value::Integer(_), Value::Table(_) | Value::Nil) => {
                     return Err(config_error(
-                        "the name of a setting must be a text, not a table. A sync{ ... } stands \
-                         behind settings{ ... }, not in it.",
+                        "the name of a setting must be a text, not a table. Write sync{ ... } \
+                         after settings{ ... }, not in it.",
                     ));
                 }
                 _ => {
@@ -183,7 +183,7 @@ mod tests {
         assert!(refused("{ foo = 1 }").contains("setting \"foo\" unknown."));
         assert!(refused("{ source = '/' }").ends_with("It belongs in sync{ ... }."));
         assert!(refused("{ 'x', { } }").contains("setting \"x\" unknown."));
-        assert!(refused("{ { } }").contains("stands behind settings{ ... }"));
+        assert!(refused("{ { } }").contains("after settings{ ... }"));
         assert!(refused("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
         assert!(refused("{ statusIntervall = 1 }").contains("\"statusInterval\""));
         assert!(refused("{ log = 'exec' }").contains("'exec' is not a valid logging category"));

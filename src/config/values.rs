@@ -34,8 +34,8 @@ pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> 
     }
 }
 
-/// Checks the types of the keys that every sync has, but those whose values are left to the
-/// functions of a kind.
+/// Checks the types of the keys of every sync, except for values that are left to the functions of
+/// a kind.
 ///
 /// # Errors
 ///
@@ -91,7 +91,7 @@ fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
     }
 }
 
-/// Returns the error about a value that is no text, with advice for a list.
+/// Returns the error for a value that is not a text, with advice for a list.
 pub fn no_text(key: &str, prefix: &str, value: &Value) -> mlua::Error {
     let advice = match (key, value) {
         ("source", Value::Table(_)) => " Each source has a sync{ ... } of its own.",

@@ -102,7 +102,7 @@ impl Barrier {
         }
     }
 
-    /// Returns the syncs that are waited for.
+    /// Returns the syncs of the request.
     fn meant(&self, view: &impl DaemonView) -> impl Iterator<Item = SyncId> {
         let syncs = view.syncs(self.sync.as_deref()).into_iter();
         syncs.map(|sync| sync.id)

@@ -167,7 +167,7 @@ pub enum ConnectionFate {
     Drop,
 }
 
-/// Sends what is to be said, and takes in what has arrived, at most `most` bytes.
+/// Sends pending bytes, and receives at most `most` bytes.
 pub fn move_bytes(connection: &mut Connection, most: usize, now: Instant) -> ConnectionFate {
     if connection
         .deadline()

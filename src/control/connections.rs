@@ -2,8 +2,8 @@
 //! buffered replies are limited.
 //!
 //! No operation blocks. A client that does not read its reply or does not complete its request
-//! within [`IDLE_TIMEOUT`](super::connection::IDLE_TIMEOUT) is disconnected. If all [`MAX_CONNECTIONS`] are in use, a new client
-//! replaces the one that has been idle for longest.
+//! within [`IDLE_TIMEOUT`](super::connection::IDLE_TIMEOUT) is disconnected. If all
+//! [`MAX_CONNECTIONS`] are in use, a new client replaces the one that has been idle for longest.
 
 use std::io;
 use std::time::Instant;

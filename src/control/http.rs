@@ -71,7 +71,7 @@ fn read(head: &str) -> Result<Page, Vec<u8>> {
         if name.eq_ignore_ascii_case("host") && !is_own(value.trim_matches(is_blank)) {
             return Err(plain(
                 "403 Forbidden",
-                "ask for this by its loopback address\n",
+                "use a loopback address or localhost for this request\n",
             ));
         }
     }

@@ -220,8 +220,9 @@ fn may_order(stream: &UnixStream) -> bool {
 ///
 /// # Errors
 ///
-/// A daemon listens on it, or a file of another user is there. Such a file is left alone: it may have
-/// been put there to mislead, and in a directory such as /tmp only its owner and root can remove it.
+/// A daemon listens on it, or a file of another user is there. Such a file is left alone: it may
+/// have been put there to mislead, and in a directory such as /tmp only its owner and root can
+/// remove it.
 fn remove_stale(location: &Location, path: &Path) -> Result<(), SocketError> {
     let Some(found) = location.found() else {
         return Ok(());
@@ -230,7 +231,7 @@ fn remove_stale(location: &Location, path: &Path) -> Result<(), SocketError> {
         return Err(SocketError::Foreign(found.st_uid));
     }
     if safe_path::kind(found) != FileType::Socket {
-        let reason = "there is a file that is no socket".to_owned();
+        let reason = "a file that is not a socket exists there".to_owned();
         return Err(SocketError::Other(reason));
     }
     // connect(2) does not block here, so a stopped daemon does not block this one.

@@ -28,8 +28,8 @@ pub struct Request {
     pub verb: Verb,
 }
 
-/// The action of a request. A sync is named as in the configuration; without a name, all syncs are
-/// meant.
+/// The action of a request. A sync is named as in the configuration; without a name, the request
+/// applies to all syncs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Verb {
@@ -127,7 +127,7 @@ pub enum Verb {
         /// Compare contents.
         #[serde(default)]
         content: bool,
-        /// Send what differs.
+        /// Repair the differences.
         #[serde(default)]
         repair: bool,
         /// Compare the contents of this percentage of the files, each time of others.
@@ -203,8 +203,10 @@ impl Request {
             serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
         match version.v {
             Some(VERSION) => {}
-            Some(other) => return Err(format!("version {other} is not known, {VERSION} is")),
-            None => return Err("a request has a version: \"v\":1".into()),
+            Some(other) => {
+                return Err(format!("unknown version {other}; the version is {VERSION}"));
+            }
+            None => return Err("the version is missing: \"v\":1".into()),
         }
         let request: Request =
             serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;

@@ -124,7 +124,7 @@ pub fn reloaded(result: Result<(), String>) -> Reply {
     match result {
         Ok(()) => Reply::done("the configuration was read again"),
         Err(problem) => Reply::refused(format!(
-            "the new configuration is broken, the one before goes on\n{problem}"
+            "the new configuration has errors, the previous one stays in force\n{problem}"
         )),
     }
 }
@@ -179,7 +179,7 @@ fn all_ended(syncs: &[SyncView]) -> Option<String> {
         last = Some((&sync.name, sync.ended?));
     }
     last.map(|(name, code)| {
-        format!("{name} was ended by exit code {code}; \"lsyncdctl reload\" begins it anew")
+        format!("{name} was ended by exit code {code}; \"lsyncdctl reload\" starts it again")
     })
 }
 
@@ -216,12 +216,12 @@ fn having<'a>(
             continue;
         };
         if paths::names(&below).any(|name| name == b"..") {
-            return Err("a path may not have \"..\" in it".to_owned());
+            return Err("a path must not contain \"..\"".to_owned());
         }
         found.push((sync, below));
     }
     if found.is_empty() {
-        return Err(format!("no sync has {path} in its source"));
+        return Err(format!("no source contains {path}"));
     }
     Ok(found)
 }
@@ -283,7 +283,7 @@ fn rings(
     });
     let rings: Vec<RingQuery> = rings.collect();
     match path {
-        Some(path) if rings.is_empty() => Err(format!("no sync has {path} in its source")),
+        Some(path) if rings.is_empty() => Err(format!("no source contains {path}")),
         _ => Ok(rings),
     }
 }

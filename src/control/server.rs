@@ -130,8 +130,8 @@ impl ControlServer {
         self.crowded = true;
     }
 
-    /// Does the next step of the turn. Returns what is to be done before the one after it, or `None`
-    /// if no step is left.
+    /// Does the next step of the turn. Returns what is to be done before the one after it, or
+    /// `None` if no step is left.
     pub fn on_step(&mut self, view: &impl DaemonView, now: Instant) -> Option<Vec<Action>> {
         match self.steps.pop_front()? {
             ServerStep::BeginBarriers => Some(self.begin_barriers(view, now)),
@@ -200,7 +200,7 @@ impl ControlServer {
     /// Takes in the end of [`Action::Audit`] without a result: the daemon shuts down.
     pub fn on_audit_ended(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.connection(id) {
-            let reply = Reply::refused("the daemon ends or reads its configuration again");
+            let reply = Reply::refused("the daemon shuts down or reads its configuration again");
             connection.tell(reply.line(), now);
         }
     }
@@ -237,7 +237,7 @@ impl ControlServer {
                 connection.let_wait();
                 self.barriers.push((id, Barrier::new(sync)));
                 self.steps.push_front(ServerStep::BeginBarriers);
-                // What is in the place of a source that nothing told of is not current.
+                // A replaced source that no event has reported is not current.
                 vec![Action::Watch(WatchAction::CheckRoots)]
             }
             Response::Read(request) => {

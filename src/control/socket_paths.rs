@@ -21,8 +21,8 @@ pub fn usual() -> Vec<PathBuf> {
     usual_of(nix::unistd::geteuid(), runtime)
 }
 
-/// Returns those of this user, with this `XDG_RUNTIME_DIR`. After su(1) it is not set, or is that of
-/// another user.
+/// Returns those of this user, with this `XDG_RUNTIME_DIR`. After su(1) it is not set, or is that
+/// of another user.
 fn usual_of(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
     if user.is_root() {
         // The directory belongs to the service and exists only while that runs.

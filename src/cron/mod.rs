@@ -1,5 +1,5 @@
-//! `crontab = { … }`: times at which a sync compares its whole source with its target, and values by
-//! time of day.
+//! `crontab = { … }`: times at which a sync compares its whole source with its target, and values
+//! by time of day.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -59,7 +59,7 @@ impl CronRule {
     /// Parses six fields, or a name for them.
     ///
     /// # Errors
-    /// Returns the reason why it is no rule.
+    /// Returns the reason why it is not a rule.
     pub fn parse(text: &str) -> Result<CronRule, String> {
         let text = text.trim().to_lowercase();
         let named = NAMED.iter().find(|(name, _)| *name == text);

@@ -74,7 +74,7 @@ impl Crontab {
         true
     }
 
-    /// Returns when a rule is due next, provided that nobody sets the clock.
+    /// Returns the next time at which a rule is due, provided that the clock is not set.
     pub fn next(&self) -> Option<WallTime> {
         self.next
     }

@@ -4,8 +4,8 @@ use super::schedule::{Crontab, WallTime, Zone};
 
 /// Values, each in force from the times of a rule on, until another rule is due.
 ///
-/// What is in force is computed from the time alone, so that it holds over restarts and after the
-/// clock was set.
+/// The value in force is computed from the time alone, so it is correct after restarts and after
+/// changes of the clock.
 #[derive(Clone, Debug)]
 pub struct Timetable<T> {
     zone: Zone,
@@ -33,8 +33,8 @@ impl<T> Timetable<T> {
         Ok(())
     }
 
-    /// Returns the value in force at a time: that of the rule that was due last, of several the last
-    /// one. `None` if none was due in the last years.
+    /// Returns the value in force at a time: that of the rule that was due last, of several the
+    /// last one. `None` if none was due in the last years.
     pub fn at(&self, now: WallTime) -> Option<&T> {
         let due = self.entries.iter();
         let due = due.filter_map(|(crontab, value)| Some((crontab.last(now)?, value)));

@@ -79,7 +79,7 @@ impl Context {
         Self::with(poll, signals)
     }
 
-    /// Returns a new context that hears of no signal.
+    /// Returns a new context that handles no signals.
     #[cfg(test)]
     pub fn without_signals() -> io::Result<Context> {
         Self::with(Poll::new()?, Signals::none()?)
@@ -138,7 +138,7 @@ impl Context {
         Arc::clone(&self.waker)
     }
 
-    /// Reads what a client of the server has asked for.
+    /// Reads the data that a client of the server has requested.
     pub fn read(&mut self, token: u64, request: ReadRequest) {
         let (is_taken, nothing) = match request {
             ReadRequest::Log(query) => {

@@ -119,7 +119,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
 fn advise(options: &Options) {
     if options.runner.is_some() {
         log::warn(
-            "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
+            "-runner is ignored: in lsyncd 2 it replaced the Lua part, which is built in here. \
              To run Lua before the configuration, use -script.",
         );
     }
@@ -138,7 +138,7 @@ fn failure(text: impl ToString) -> LoadError {
     }
 }
 
-/// Loads the configuration, becomes a daemon unless it shall not, and mirrors until the end.
+/// Loads the configuration, detaches unless disabled, and mirrors until the end.
 fn mirror(options: Options) -> Result<Exit, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
@@ -256,11 +256,11 @@ fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Load
     PidFile::acquire(path).map(Some).map_err(failure)
 }
 
-/// Decides what is logged: what the settings say, and what the command line says beats it.
+/// Selects the log messages from the settings and the command line, which has precedence.
 fn select(settings: &Settings, options: &Options) {
     let mut selection = log::Selection::default();
     for word in &settings.log {
-        // Those that are none were refused with the configuration.
+        // Invalid words were refused with the configuration.
         let _ = selection.add(word);
     }
     selection.merge(options.log.clone());

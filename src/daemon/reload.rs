@@ -195,7 +195,7 @@ pub fn read(
                 log::error(line);
             }
             old.context.observed.resume();
-            log::error("The configuration was not changed, the one before goes on.");
+            log::error("The previous configuration stays in force.");
             Err(problem.to_string())
         }
     }

@@ -262,8 +262,8 @@ impl SendingSide {
         actions
     }
 
-    /// Queues the comparisons whose crontab time has come, and adjusts running transfers to the time
-    /// of day. Returns the next time at which there is something to do.
+    /// Queues the comparisons whose crontab time has come, and adjusts running transfers to the
+    /// time of day. Returns the next time at which there is something to do.
     pub fn on_wall_time(&mut self, wall: WallTime, now: Time) -> (Option<WallTime>, Vec<Action>) {
         let next = |handle: &Rc<SyncHandle>| {
             let mut sync = handle.sync.borrow_mut();

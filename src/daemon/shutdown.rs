@@ -26,8 +26,8 @@ const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// The interval at which the watcher is polled, whose reader does not wake the loop when it finds
 /// nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The time that changes from before the request have to be reported. What has not been by then is
-/// unknown to the next daemon, which compares everything.
+/// The time in which changes from before the request must be reported. Later ones are unknown to
+/// the next daemon, which then compares everything.
 const MAX_REPORT_TIME: Duration = Duration::from_secs(2);
 /// The interval of log messages about remaining children.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);

@@ -24,10 +24,10 @@ const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The minimum time between two readings of the mount table. A machine that starts containers
 /// changes it many times a second, and each reading examines every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The time that all targets have to answer at the start. A sync whose target has not waits by
-/// itself.
+/// The time in which all targets must answer at the start. Later, only the syncs of silent targets
+/// wait.
 const START_TIME: Duration = Duration::from_millis(100);
-/// The pause before a target that has not answered is asked again, in microseconds.
+/// The pause before a silent target is checked again, in microseconds.
 const SILENT_PAUSE: Time = 100_000;
 /// The time after which a target that does not answer halts its sync.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
@@ -258,7 +258,7 @@ impl SourceMonitor {
         let waited = sync.awaits_target();
         let violation = match sync.check_target() {
             TargetState::NotMounted(why) => Some(why),
-            // The next transfer asks again, or the next check of a halted sync.
+            // The next transfer, or the next check of a halted sync, repeats the query.
             TargetState::Silent(_) => return home,
             TargetState::Available if home => sync.accept_source(),
             TargetState::Available => sync.source_violation(),
@@ -295,7 +295,7 @@ impl SourceMonitor {
     fn halt(&mut self, handle: &SyncHandle, why: String, now: Instant) -> Option<Action> {
         let mut sync = handle.sync.borrow_mut();
         let line = format!(
-            "{}: {}: {why}; nothing is sent until that has changed",
+            "{}: {}: {why}; nothing is sent until this is resolved",
             sync.config.name,
             log::escape(&sync.config.source)
         );

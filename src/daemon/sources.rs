@@ -45,7 +45,7 @@ pub trait WatchedRoots {
     fn crawling(&self) -> bool;
     /// Returns true if the path leads to the directory that is watched for it.
     fn leads_to_root(&mut self, path: &[u8]) -> bool;
-    /// Looks at what is in the place of each root.
+    /// Checks the directory at the path of each root.
     fn check_roots(&mut self);
     /// Tries to watch lost roots again.
     fn retry_roots(&mut self);
@@ -128,7 +128,7 @@ impl Sources<'_> {
             let name = &sync.config.name;
             actions.extend(changes.gone.iter().map(|mount| {
                 Action::warn(format!(
-                    "{name}: what was mounted at {} is not; the target keeps what it has of it",
+                    "{name}: {} is not mounted any more; its files on the target are kept",
                     log::escape(mount)
                 ))
             }));

@@ -101,7 +101,7 @@ impl WatchLimit {
             return Vec::new();
         }
         let text = format!(
-            "Out of inotify watches. What is not watched is compared every {} s.",
+            "Out of inotify watches. Directories without a watch are compared every {} s.",
             self.interval.as_secs_f64()
         );
         vec![
@@ -110,19 +110,19 @@ impl WatchLimit {
         ]
     }
 
-    /// Takes in the result of [`WatchAction::CountDirectories`]: `directories` are wanted, `watched`
+    /// Handles the result of [`WatchAction::CountDirectories`]: `directories` are wanted, `watched`
     /// have a watch, and the kernel allows `limit`, if that is known.
     pub fn on_count(&mut self, directories: usize, watched: usize, limit: Option<usize>) -> Action {
         let lacking = directories.saturating_sub(watched);
         self.counted = lacking;
         let wanted = round_up(limit.unwrap_or(watched) + lacking + lacking / 4);
         Action::error(format!(
-            "{directories} directories are to be watched, {watched} are. To watch all of them:\n\
+            "{watched} of {directories} directories are watched. To watch all of them:\n\
              sysctl fs.inotify.max_user_watches={wanted}"
         ))
     }
 
-    /// Called in each turn. `crawling` says that directories are being read.
+    /// Called in each turn. `crawling` is true while directories are being read.
     pub fn on_turn(&mut self, crawling: bool, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         if crawling {
@@ -205,13 +205,13 @@ pub fn preflight(scopes: &[Scope], limit: usize, time: Duration) -> Option<Strin
     let wanted = round_up(count + count / 4);
     Some(format!(
         "the sources have {more}{count} directories, and the limit of inotify watches is {limit}; \
-         directories without a watch are compared from time to time. To watch all of them: \
+         directories without a watch are compared periodically. To watch all of them: \
          sysctl fs.inotify.max_user_watches={wanted}"
     ))
 }
 
-/// Returns how many directories the scopes want watched, each counted once. Takes long for
-/// large trees. Ends early if `goes_on` returns false for the number until then.
+/// Returns the number of directories that the scopes want watched, each counted once. Takes long
+/// for large trees. Ends early if `goes_on` returns false for the number until then.
 fn count_directories(scopes: &[Scope], mut goes_on: impl FnMut(usize) -> bool) -> usize {
     let is_inside = |root: &[u8]| {
         let mut others = scopes.iter().map(|scope| &scope.root);
@@ -327,7 +327,7 @@ mod tests {
         let Action::Log(_, text) = limit.on_count(5000, 1000, Some(1024)) else {
             panic!("a message");
         };
-        assert!(text.contains("5000 directories are to be watched, 1000 are."));
+        assert!(text.contains("1000 of 5000 directories are watched."));
         assert!(
             text.ends_with("sysctl fs.inotify.max_user_watches=7000"),
             "{text}"

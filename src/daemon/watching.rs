@@ -47,7 +47,7 @@ pub struct WatchedSide {
     starting_up: bool,
     /// The state of the previous daemon has been restored.
     is_restored: bool,
-    /// All watches are brought in line with the disk with the next configuration.
+    /// All watches are corrected by comparison with the disk with the next configuration.
     rebuilds: bool,
 }
 
@@ -252,8 +252,9 @@ impl WatchedSide {
         self.watcher.tree_size(source)
     }
 
-    /// Clears the records of transfers that have ended, and saves the time up to which everything is
-    /// at each target. Continues the searches for changes that rsync's quick check cannot detect.
+    /// Clears the records of transfers that have ended, and saves the time up to which everything
+    /// is at each target. Continues the searches for changes that rsync's quick check cannot
+    /// detect.
     pub fn confirm_synced(&self, now: Time) {
         event_router::forget_transfers(&self.syncs, &self.watcher, now);
         if !self.has_started {
@@ -378,7 +379,7 @@ impl WatchedSide {
     }
 }
 
-/// Queues the startup of the syncs whose directories are watched by now. `is_first` says that the
+/// Queues the startup of the syncs whose directories are watched by now. `is_first` is true if the
 /// state saved by the previous daemon has not been restored yet.
 fn begin_startups(warm_starts: &mut WarmStarts, view: &WarmView<'_>, is_first: bool) {
     for handle in view.syncs {

@@ -42,7 +42,7 @@ pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
         ));
     }
     if path == b"." || path == b".." || path.starts_with(b"../") {
-        return Some("\".\" and \"..\" are no names below the source".into());
+        return Some("\".\" and \"..\" are not names below the source".into());
     }
     // A slash inside brackets is no separator.
     if !path.contains(&b'[') && components.any(|part| matches!(part, b"" | b"." | b"..")) {

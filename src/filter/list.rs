@@ -88,7 +88,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Returns this filter with further rules behind all of its own.
+    /// Returns this filter with additional rules at its end.
     pub(super) fn with_rules_behind(&self, rules: &[FilterRule]) -> Filter {
         let mut filter = self.clone();
         filter.excludes.extend(rules.iter().map(|rule| Exclude {

@@ -55,7 +55,7 @@ impl OptionRules {
                 .is_some_and(|option| is_cvs_option(option));
         }
         if is_cvs {
-            // rsync appends them, whatever comes behind the option.
+            // rsync appends them after all other options.
             let patterns = CVS_PATTERNS.split_ascii_whitespace();
             let rules = patterns.map(|pattern| FilterRule::exclude(pattern.as_bytes()));
             found.rules.extend(rules);

@@ -17,8 +17,8 @@ pub struct Pattern {
     body: Body,
 }
 
-/// Returns true if a text contains a wildcard. Only in a pattern that does, a backslash is an escape
-/// (rsync(1)).
+/// Returns true if a text contains a wildcard. Only in a pattern that does, a backslash is an
+/// escape (rsync(1)).
 fn is_wild(text: &[u8]) -> bool {
     text.iter().any(|byte| b"*?[".contains(byte))
 }

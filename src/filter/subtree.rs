@@ -27,7 +27,7 @@ impl Rules {
         Rules(rules.collect())
     }
 
-    /// Returns true if there is no rule.
+    /// Returns true if there is not a rule.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

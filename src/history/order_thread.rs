@@ -18,8 +18,8 @@ pub struct OrderThread<O, A> {
 }
 
 impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
-    /// Starts a thread with this name. `carry_out` gets all orders that have gathered, in their
-    /// order, and returns the answers to them; `waker` is fired for each answer.
+    /// Starts a thread with this name. `carry_out` gets all queued requests in order, and returns
+    /// their results; `waker` is fired for each result.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
         self.answers.try_iter().collect()
     }
 
-    /// Waits until all orders are carried out. Returns false if there is no answer for `timeout`
+    /// Waits until all requests are executed. Returns false if there is no result for `timeout`
     /// before the end.
     pub fn finish(self, timeout: Duration) -> bool {
         drop(self.orders);

@@ -86,7 +86,7 @@ impl<'a> PageBuilder<'a> {
                     self.page.entries.drain(before..end);
                     found = self.limit;
                 }
-                // One more than fits tells that there are more.
+                // One entry beyond the limit shows that there are more.
                 if found > self.limit && !self.query.newest {
                     break 'ring;
                 }

@@ -81,7 +81,7 @@ pub struct BatchSummary {
 pub struct BatchRecord {
     summary: BatchSummary,
     parts: Vec<Part>,
-    /// The maximum size of all parts. What comes first is left out beyond it.
+    /// The maximum size of all parts. Beyond it, the first entries are omitted.
     limit: usize,
 }
 

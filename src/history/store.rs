@@ -10,7 +10,8 @@ use rustix::fs::{OFlags, renameat};
 use super::FILE_NAMES;
 use crate::safe_path::Directory;
 
-/// Gives the directories of rings. They must be this user's, and nobody else may write to them.
+/// Provides the directories of rings. They must belong to this user, and must not be writable by
+/// others.
 pub trait RingDirectory: Send {
     /// Opens the directory of the ring with this key, and creates it if `create` is set.
     ///

@@ -42,7 +42,7 @@ impl<'k> DirectoryDigest<'k> {
         self.end();
     }
 
-    /// Adds an entry that is no directory.
+    /// Adds an entry that is not a directory.
     pub fn add_file(&mut self, name: &[u8], stat: &Stat) {
         self.begin(name, FileType::from_raw_mode(stat.st_mode).as_raw_mode());
         self.put(stat);

@@ -95,7 +95,8 @@ impl Index {
         file.write_all(&sum.finish128().as_u128().to_le_bytes())
     }
 
-    /// Reads a file of this size in pieces, so that it is in memory once; `None` if it is damaged.
+    /// Reads a file of this size in pieces, so that it is never in memory twice; `None` if it is
+    /// damaged.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 //! target.
 //!
 //! A row holds a digest of the directory: the names and types of its entries, and size, times and
-//! inode of those that are no directories. A change of the directory changes a ctime, which no user
+//! inode of those that are not directories. A change of the directory changes a ctime, which no user
 //! can set, so a directory with an equal digest is as it was. A start with an index therefore
 //! compares the directories whose digest differs, each without those below it.
 //!

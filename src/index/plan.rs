@@ -278,7 +278,7 @@ mod tests {
             self.find(path).is_none() && self.entries.contains_key(&parent)
         }
 
-        /// Returns the state of a directory: of itself, and of its entries that are no directories.
+        /// Returns the state of a directory: of itself, and of its entries that are not directories.
         fn state(&self, directory: &str) -> BTreeMap<String, u64> {
             let below = self.entries.iter().filter_map(|(path, number)| {
                 let rest = path.strip_prefix(directory)?;

@@ -61,7 +61,7 @@ pub struct Visited<'a> {
     pub is_racy: bool,
     /// The result of the visitor for the parent directory.
     pub is_marked: bool,
-    /// The entries that are no directories, with their state.
+    /// The entries that are not directories, with their state.
     pub files: &'a [(Vec<u8>, Stat)],
     /// The directory could not be read completely.
     pub is_incomplete: bool,
@@ -97,12 +97,12 @@ struct Waiting {
 }
 
 impl IndexWalk<'_> {
-    /// Reads these directories, those marked true with all below them. Directories that are gone
-    /// are left out. Returns the visitors.
+    /// Reads these directories, those marked true with everything below them. Directories that do
+    /// not exist are skipped. Returns the visitors.
     ///
     /// # Errors
     ///
-    /// The digests of this source prove nothing, or it cannot be read: a text for the log.
+    /// The digests of this source cannot be trusted, or it cannot be read; a text for the log.
     pub fn run<V: Visitor>(
         &self,
         roots: Vec<(Vec<u8>, bool)>,
@@ -362,7 +362,7 @@ impl<'a> Worker<'a> {
         }
         let shown = log::escape(path);
         Err(format!(
-            "times and inodes of the file system of {shown} prove nothing"
+            "times and inodes of the file system of {shown} are not reliable"
         ))
     }
 }
@@ -378,7 +378,7 @@ pub fn file_time(time: SystemTime) -> FileTime {
 pub fn may_look_unchanged(stat: &Stat, since: FileTime) -> bool {
     let (modified, changed) = (modified(stat), changed(stat));
     let is_recent = changed >= since;
-    // A file that was written has the time of the write, if nobody has set another.
+    // A file that was written has the time of the write, unless it was set afterwards.
     let is_written = modified == changed && modified.0 > since.0 + 1;
     is_recent && !is_written && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }

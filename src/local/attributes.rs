@@ -46,8 +46,8 @@ impl Unset {
 /// written.
 ///
 /// # Errors
-/// Mode or times cannot be set, unless the target does not permit it, which is no failure of the
-/// copy. An owner is set as far as permitted, as by cp(1).
+/// Mode or times cannot be set. An attribute that the target does not permit is not an error. An
+/// owner is set as far as permitted, as by cp(1).
 pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<Given> {
     let now = fs::fstat(target)?;
     let mut mode = stat.st_mode & 0o7777;

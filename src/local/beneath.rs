@@ -149,7 +149,7 @@ impl OpenDir {
     /// Opens a directory in this one.
     ///
     /// # Errors
-    /// There is no directory of that name.
+    /// There is not a directory of that name.
     pub fn enter(&self, name: &[u8]) -> io::Result<OpenDir> {
         let fd = fs::openat(self, OsStr::from_bytes(name), DIRECTORY, Mode::empty())?;
         Ok(OpenDir(Rc::new(fd)))
@@ -169,7 +169,7 @@ impl Beneath {
     /// Opens a tree. Symlinks in `path` itself, which the user configured, are followed.
     ///
     /// # Errors
-    /// It is no directory or may not be read.
+    /// It is not a directory or may not be read.
     pub fn enter(path: &[u8]) -> io::Result<Beneath> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let root = fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty())?;

@@ -62,7 +62,7 @@ impl Default for Copier {
 }
 
 impl Copier {
-    /// Copies `from`, which has this `stat` and is no directory, to `to`.
+    /// Copies `from`, which has this `stat` and is not a directory, to `to`.
     ///
     /// # Errors
     /// Reading or writing failed, or a directory is in the way; the target is unchanged.

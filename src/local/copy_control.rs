@@ -48,8 +48,8 @@ impl CopyControl {
         self.compared.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of steps so far: names, directories, and pieces of files. It stands still
-    /// while one system call does not return.
+    /// Returns the number of steps so far: names, directories, and pieces of files. It does not
+    /// change while a system call blocks.
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }

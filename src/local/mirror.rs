@@ -162,8 +162,8 @@ impl Mirror<'_> {
     }
 
     /// Makes the target's path equal to the source's; with `deep`, a directory with everything
-    /// below it. A path that is gone at the source is removed with `deep` only: otherwise its event
-    /// is still to come, and it may be a Move.
+    /// below it. A path that does not exist in the source is removed with `deep` only: otherwise
+    /// its event is still pending and may be a Move.
     pub(super) fn sync_path(&mut self, path: &[u8], deep: bool) {
         if deep {
             self.memory.journal.touch_tree(path)
@@ -304,7 +304,7 @@ impl Mirror<'_> {
         }
     }
 
-    /// Removes from the target what is gone at the source, or is excluded there, if the sync
+    /// Removes a path from the target that does not exist in the source or is excluded, if the sync
     /// deletes and the filter does not protect it.
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         if !self.orders.delete || is_root(path) {
@@ -354,10 +354,10 @@ impl Mirror<'_> {
         self.give(path)
     }
 
-    /// Gives the copy of a file what its source has. Returns false if the file is to be copied
-    /// instead: either cannot be opened, the owner changes, or the copy alone has other names. An existing file never gets
-    /// another owner, as another user may have put somebody else's file there, or have a file
-    /// open for writing that would be the superuser's then.
+    /// Sets the attributes of an existing copy. Returns false if the file must be copied instead:
+    /// source or copy cannot be opened, the owner changes, or only the copy has other names. The
+    /// owner of an existing file is never changed, because it may be another user's hard link, or a
+    /// user may have it open for writing.
     pub(super) fn give(&self, path: &[u8]) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |place: &Beneath| -> io::Result<_> {
@@ -372,7 +372,7 @@ impl Mirror<'_> {
         let changes_owner = now.st_uid != wanted.st_uid
             && self.memory.copier.keeps_owners
             && rustix::process::geteuid().is_root();
-        // A further name of it may be in a place of somebody else.
+        // Another name of it may be in a directory of another user.
         let has_other_names = now.st_nlink > 1 && wanted.st_nlink == 1;
         if changes_owner || has_other_names || !attributes::is_copy(&wanted, &now) {
             return Ok(false);
@@ -433,7 +433,7 @@ impl Mirror<'_> {
     }
 }
 
-/// Removes an object that is no directory.
+/// Removes an object that is not a directory.
 pub(super) fn unlink(directory: &OpenDir, name: &OsStr) -> io::Result<()> {
     let unlink = || fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
     match attributes_may_forbid(directory, unlink) {

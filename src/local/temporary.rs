@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use super::attributes::attributes_may_forbid;
 use super::beneath::{OpenDir, is_directory, kind};
 
-/// Returns a name that nobody can predict: a keyed hash of a counter, whose key comes from the
-/// system's random numbers.
+/// Returns an unpredictable name: a keyed hash of a counter, whose key comes from the system's
+/// random numbers.
 pub fn random_name() -> String {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -55,7 +55,7 @@ impl CopyWorker {
         Ok(CopyWorker { orders, ended })
     }
 
-    /// Sends a job to the thread. Returns false if the thread is gone.
+    /// Sends a job to the thread. Returns false if the thread has ended.
     pub fn give(&self, orders: CopyJob) -> bool {
         self.orders.send(orders).is_ok()
     }

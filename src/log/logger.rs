@@ -288,7 +288,7 @@ impl Sinks {
         self.emit(
             category,
             priority,
-            format_args!("the line above came {times} {noun} more"),
+            format_args!("the line above was repeated {times} {noun}"),
         );
     }
 

@@ -230,7 +230,7 @@ impl Pipes {
 }
 
 impl Feed {
-    /// Pumps the input of a child. A child that closes its end early, or ends, is no error.
+    /// Pumps the input of a child. A child that closes its end early, or ends, is not an error.
     fn pump(&mut self, share: usize) -> (PipeProgress, usize) {
         let mut moved = 0;
         loop {

@@ -24,9 +24,9 @@ pub struct Ended {
     pub errors: Vec<u8>,
 }
 
-/// Runs a command without a terminal, so that neither ssh nor rsync asks for a password: like the
-/// daemon they fail instead. Passes each line of its standard output to `line`; output and priority
-/// of the command do not count. The command ends with this process.
+/// Runs a command without a terminal, so that ssh and rsync fail instead of asking for a password,
+/// as in the daemon. Passes each line of its standard output to `line`; output and priority of the
+/// command do not count. The command ends with this process.
 ///
 /// # Errors
 ///

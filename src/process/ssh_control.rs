@@ -16,7 +16,7 @@ use crate::safe_path::{self, ScratchDir};
 /// which ssh uses 18 for a temporary name.
 const MAX_SOCKET_PATH: usize = 80;
 
-/// The time in which all connections together have to end.
+/// The maximum time for closing all connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets for the connections of one configuration. Dropping this ends them on a separate thread:

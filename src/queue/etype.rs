@@ -27,7 +27,7 @@ pub enum Etype {
     Init,
     /// A blanket event that user code created. All later events wait for it.
     Blanket,
-    /// A full sync that user code asked for. It is related to no other delay.
+    /// A full sync that user code has requested. It is not related to other delays.
     Full,
 }
 

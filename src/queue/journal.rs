@@ -54,7 +54,7 @@ struct Target {
     /// The due time of an entry that moved on while it was due for this target.
     overdue: Option<Time>,
     gave_up: bool,
-    /// Directories whose Delete the target took and may still be carrying out.
+    /// Directories whose Delete the target has taken and may still be executing.
     deleting: HashSet<Rc<[u8]>>,
 }
 

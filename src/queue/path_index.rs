@@ -25,7 +25,7 @@ pub(super) const TOP: NodeId = SlabKey::new(NonZeroU32::MIN);
 /// The node above the paths of Full delays.
 pub(super) const FULL_TOP: NodeId = SlabKey::new(NonZeroU32::MIN.saturating_add(1));
 
-/// The number of unused bytes in `names` below which compaction is not worth its cost.
+/// The number of unused bytes in `names` below which no compaction is done.
 const MIN_GARBAGE: usize = 64 * 1024;
 
 /// A trie of paths; the module describes it.

@@ -45,7 +45,7 @@ pub struct ChainLink {
 }
 
 impl ChainLink {
-    /// Returns the link of a line; `None` if it is no report.
+    /// Returns the link of a line; `None` if it is not a report.
     pub fn of(line: &[u8]) -> Option<ChainLink> {
         serde_json::from_slice(line).ok()
     }
@@ -115,7 +115,7 @@ impl ChainCheck {
     pub fn on_line(&mut self, line: &[u8]) {
         self.lines += 1;
         let Some(ChainLink { number, previous }) = ChainLink::of(line) else {
-            return self.report(self.next, format!("line {} is no report", self.lines));
+            return self.report(self.next, format!("line {} is not a report", self.lines));
         };
         if self.lines == 1 && !self.has_head {
             self.head.first = number;
@@ -131,7 +131,7 @@ impl ChainCheck {
         if number > self.next {
             self.report(self.next, missing(self.next, number - 1));
         } else if previous != self.previous && number == self.head.first {
-            let text = format!("report {number} is altered, or not the one that followed");
+            let text = format!("report {number} is altered, or does not follow the previous one");
             self.report(number, text);
         } else if previous != self.previous {
             let before = number - 1;
@@ -154,8 +154,8 @@ impl ChainCheck {
             self.head.hash = self.previous;
         }
         if !self.has_head && self.lines > 0 {
-            let text = "the file \"head\" is missing, so reports that are missing at the ends do \
-                        not show";
+            let text =
+                "the file \"head\" is missing, so missing reports at the ends are not detected";
             self.problems.push((self.head.first, text.to_owned()));
         }
         CheckedChain {
@@ -262,7 +262,7 @@ mod tests {
             (without(1..3), "reports 2 to 3 are missing"),
             (without(3..5), "reports 4 to 5 are missing"),
             (without(0..5), "reports 1 to 5 are missing"),
-            (torn, "line 5 is no report"),
+            (torn, "line 5 is not a report"),
             (swapped, "report 2 is missing"),
         ] {
             let problems = check(&lines, Some(&head));

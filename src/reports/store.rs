@@ -122,7 +122,7 @@ impl ReportStore {
         let is_empty = head.last < head.first;
         let mut reports: Vec<super::KeptReport> = Vec::new();
         for line in newest {
-            // What is no report is among the problems.
+            // What is not a report is among the problems.
             reports.extend(serde_json::from_slice(&line));
         }
         reports.retain(|kept| kept.number >= head.first);
@@ -193,7 +193,7 @@ impl ReportStore {
         let written = atomic_file::write_at(&location, &mut |new| {
             let (mut is_kept, mut result) = (false, Ok(()));
             self.check(file, |line| {
-                // What is no report stays behind the report before it.
+                // What is not a report stays behind the report before it.
                 is_kept |= ChainLink::of(line).is_some_and(|link| link.number >= from);
                 if is_kept && result.is_ok() {
                     result = new.write_all(line).and_then(|()| new.write_all(b"\n"));
@@ -352,7 +352,7 @@ mod tests {
         let problems = page(&temp).problems;
         assert_eq!(
             problems,
-            ["line 3 is no report", "reports 3 to 4 are missing"]
+            ["line 3 is not a report", "reports 3 to 4 are missing"]
         );
     }
 

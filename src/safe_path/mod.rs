@@ -56,7 +56,7 @@ pub struct Location {
     magic: bool,
 }
 
-/// Resolves a path up to its last component, which is no symbolic link or does not exist.
+/// Resolves a path up to its last component, which is not a symbolic link or does not exist.
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ impl Directory {
         self.own
     }
 
-    /// Returns true if it is this user's and nobody else can change what is in it.
+    /// Returns true if it belongs to this user and no other user can change its entries.
     pub fn is_private(&self) -> bool {
         self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()
     }
@@ -178,13 +178,13 @@ impl Directory {
     /// # Errors
     ///
     /// The file cannot be opened, or it may have been created by another user. `InvalidData`: it is
-    /// no ordinary file.
+    /// not a regular file.
     pub fn open_file(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         let file = self.location(name)?.open(flags, Mode::RUSR | Mode::WUSR)?;
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
-            Err(io::Error::new(ErrorKind::InvalidData, "no ordinary file"))
+            Err(io::Error::new(ErrorKind::InvalidData, "not a regular file"))
         }
     }
 
@@ -253,14 +253,12 @@ impl Location {
         if self.magic || self.may_use(&fs::fstat(&file)?) {
             Ok(file.into())
         } else {
-            Err(untrusted(
-                "the file may have been put there by another user",
-            ))
+            Err(untrusted("the file may have been created by another user"))
         }
     }
 
-    /// Returns true if this is what other users could not have put here. What they can put here
-    /// is files of their own, and further names of anybody's files.
+    /// Returns true if no other user can have created this file here. Other users can create their
+    /// own files, and hard links of any file.
     pub fn may_use(&self, stat: &Stat) -> bool {
         let owners_own = stat.st_uid == self.directory.stat.st_uid;
         match (self.directory.access(), kind(stat)) {
@@ -300,7 +298,7 @@ impl Location {
         }
     }
 
-    /// Removes the name of a file that is no directory.
+    /// Removes the name of a file that is not a directory.
     ///
     /// # Errors
     ///
@@ -406,7 +404,7 @@ impl PathWalk {
             return Ok(());
         }
         Err(untrusted(
-            "a symbolic link on the way may be another user's and is not followed",
+            "a symbolic link in the path may belong to another user and is not followed",
         ))
     }
 }

@@ -14,7 +14,7 @@ pub fn for_syntax(message: &str, text: &str) -> Option<String> {
         return foreign_character(line);
     }
     if message.contains("malformed number near") {
-        return Some(". A number has no unit behind it.".to_owned());
+        return Some(". A number has no unit.".to_owned());
     }
     if message.contains("unexpected symbol near") {
         return ["#", "//", "/"]
@@ -29,7 +29,7 @@ pub fn for_syntax(message: &str, text: &str) -> Option<String> {
     }
     match near {
         "=" if message.contains("')' expected") => {
-            Some(". The keys stand in braces: sync{ ... }, settings{ ... }.".to_owned())
+            Some(". The keys are written in braces: sync{ ... }, settings{ ... }.".to_owned())
         }
         "=" if message.contains("'}' expected") => {
             Some(". A key is a name without quotes, or in brackets: [\"...\"] = ...".to_owned())
@@ -95,8 +95,7 @@ pub fn for_foreign_values(text: &str) -> Vec<(usize, String)> {
             .iter()
             .find(|(foreign, _)| *foreign == word)?;
         let hint = format!(
-            "{word} is no value but a variable that is not set, so the key keeps its default; \
-             write {meant}"
+            "{word} is a variable that is not set, so the key has its default; write {meant}"
         );
         (!lua_source::is_assigned(text, word)).then_some((line, hint))
     };
@@ -126,15 +125,17 @@ fn foreign_character(line: &str) -> Option<String> {
     let number = u32::from(character);
     Some(match character {
         '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{2039}' | '\u{203a}' => {
-            format!(". Texts stand in plain quotes \"...\", not in {character} (U+{number:04X}).")
+            format!(
+                ". Texts are written in plain quotes \"...\", not in {character} (U+{number:04X})."
+            )
         }
         '\u{2010}'..='\u{2015}' => {
-            format!(". There is a dash {character} (U+{number:04X}) in the place of \"-\".")
+            format!(". The line has a dash {character} (U+{number:04X}) instead of \"-\".")
         }
         c if c.is_whitespace() || c == '\u{feff}' || ('\u{200b}'..='\u{200f}').contains(&c) => {
-            format!(". There is an invisible character (U+{number:04X}) in the line.")
+            format!(". The line has an invisible character (U+{number:04X}).")
         }
-        c => format!(". The character {c} (U+{number:04X}) can stand in a text in quotes only."),
+        c => format!(". The character {c} (U+{number:04X}) is permitted in texts in quotes only."),
     })
 }
 
@@ -180,7 +181,7 @@ mod tests {
             ),
             ("sync{\n # x\n a = 1\n\n\n b = 2 }", "A comment begins with"),
             ("sync{ source: '/x' }", "have \"=\" between them"),
-            ("sync( a = 1 )", "stand in braces"),
+            ("sync( a = 1 )", "are written in braces"),
             ("sync{ 'a' = 1 }", "without quotes"),
             ("sync{ a = 1", ""),
             ("x = = 1", ""),

@@ -6,7 +6,8 @@
 //! * `loader`, `search_paths`: loading of a configuration, and directories of `require`;
 //! * `runtime`, `hook`: calls into the loaded configuration;
 //! * `context`: the state shared with the event loop, with these parts:
-//! * `sync_handle`, `tunnel_object`, `observed`: a sync with its Lua objects, a tunnel, and observed
+//! * `sync_handle`, `tunnel_object`, `observed`: a sync with its Lua objects, a tunnel, and
+//! observed
 //!   file descriptors;
 //! * `request`: requests for the event loop;
 //! * `prelude_api`: native functions of the preludes;

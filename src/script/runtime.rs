@@ -219,8 +219,8 @@ impl Script {
         self.lua.named_registry_value::<Function>("lock")?.call(())
     }
 
-    /// Makes failed startup transfers be retried from now on, since after a reset or an overflow
-    /// they are no initial startup.
+    /// Retries failed startup transfers from now on, because after a reset or an overflow they are
+    /// not the initial startup.
     pub fn insist(&self) {
         let insist = self.lua.create_table().and_then(|table| {
             table.set("insist", true)?;

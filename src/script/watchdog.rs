@@ -50,7 +50,7 @@ pub fn install(lua: &Lua, watchdog: &Rc<Watchdog>) -> Result<()> {
         if spent >= WARN_AFTER && !watchdog.told.replace(true) {
             log::warn(format_args!(
                 "a function of the configuration has been running for {} s; \
-                 nothing else is done meanwhile",
+                 the daemon is blocked meanwhile",
                 spent.as_secs()
             ));
         }

@@ -102,7 +102,7 @@ impl StagedTree {
     /// may see the old as well as the new.
     ///
     /// # Errors
-    /// A running transfer may know an object there that it would open or enter.
+    /// A running transfer may have listed an object there that it would open or enter.
     pub(super) fn rename_into_tree(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
         let (from, old) = self.incoming.parent(copy)?;
         let made = lookup(&from, old)?.ok_or(Errno::NOENT)?;
@@ -114,7 +114,7 @@ impl StagedTree {
         }
         if !self.removed.may_become(path, usage) {
             return Err(io::Error::other(
-                "a running transfer may know something else of that name",
+                "a running transfer may still use the old entry of that name",
             ));
         }
         let (directory, name) = self.above(path)?;

@@ -78,8 +78,8 @@ impl StagedTree {
         Ok(())
     }
 
-    /// Copies a file aside. Returns `None` if it is no regular file any more, which another event
-    /// reports.
+    /// Copies a file aside. Returns `None` if it is not a regular file any more, which another
+    /// event reports.
     fn copy(&mut self, path: &[u8]) -> io::Result<Option<Candidate>> {
         let began = now();
         let (directory, name) = self.source.parent(path)?;

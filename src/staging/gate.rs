@@ -73,9 +73,9 @@ impl Gate {
     }
 }
 
-/// Assigns each gate its private directory. The name that depends on the source alone is given to
-/// the first gate of a source, so that it finds its files again after a change of filters or
-/// targets; a gate that has a directory keeps it.
+/// Assigns each gate its private directory. The first gate of a source gets the name that depends
+/// only on the source, so that its files are found again after a change of filters or targets. A
+/// gate that has a directory keeps it.
 pub fn assign_staging(gates: &[(Rc<Gate>, Staging)]) {
     let settled = gates.iter().filter_map(|(gate, _)| gate.staging());
     let mut taken: HashSet<Vec<u8>> = settled.map(<[u8]>::to_vec).collect();

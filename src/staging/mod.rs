@@ -1,5 +1,5 @@
-//! The staged tree of the check gate: a file is sent only after the user's scanners have passed it, and exactly the
-//! checked contents are sent.
+//! The staged tree of the check gate: a file is sent only after the user's scanners have passed it,
+//! and exactly the checked contents are sent.
 //!
 //! rsync never reads the source of a sync with `check`. It reads a *staged tree*, a private copy in
 //! which each file has passed. A changed file is copied aside, the copy is checked, and only then

@@ -99,7 +99,7 @@ pub struct RemovedPaths {
     readers: Arc<Readers>,
     /// The former use of each path, and the number of the first transfer that does not know it.
     paths: BTreeMap<Vec<u8>, (Usage, u64)>,
-    /// The number of the first transfer that knows no removed path.
+    /// The number of the first transfer that has not listed a removed path.
     all: u64,
 }
 
@@ -130,8 +130,8 @@ impl RemovedPaths {
         *known = (usage.max(known.0), next);
     }
 
-    /// Returns true if an object with this use may be placed at a path where the tree has nothing:
-    /// no running transfer knows it with a greater use.
+    /// Returns true if an object with this use may be placed at a free path of the tree: no running
+    /// transfer has listed the path with a greater use.
     pub fn may_become(&mut self, path: &[u8], usage: Usage) -> bool {
         let Some(oldest) = self.oldest() else {
             return true;

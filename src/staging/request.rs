@@ -78,7 +78,8 @@ pub struct Candidate {
     pub identity: FileIdentity,
     /// The identity of the copy.
     pub made: FileIdentity,
-    /// True if the original was not changed meanwhile, and every later change can be detected.
+    /// True if the original was not changed in the meantime, and every later change can be
+    /// detected.
     pub settled: bool,
 }
 
@@ -107,8 +108,8 @@ pub struct Collected {
     pub gone: Vec<Vec<u8>>,
     /// Paths that could not be read or staged, with the reason.
     pub failures: Vec<(Vec<u8>, String)>,
-    /// Paths without slashes at their ends of which all that is below them was looked at; the
-    /// source's own is empty.
+    /// Paths, without trailing slashes, whose contents were completely examined; the path of the
+    /// source is empty.
     pub compared: Vec<Vec<u8>>,
 }
 

@@ -105,7 +105,8 @@ impl StagedTree {
         if let Some(path) = inside.first() {
             let path = log::escape(path);
             return Err(format!(
-                "{shown} is emptied, and {path} lies in it: give check.staging another place"
+                "{shown} would be emptied, but contains {path}: set check.staging to another \
+                 directory"
             ));
         }
         if layout.rules.is_none() || private.read("rules") != layout.rules {

@@ -37,13 +37,13 @@ impl Private {
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
         let root: &Path = OsStr::from_bytes(path).as_ref();
         let (Some(above), Some(name)) = (root.parent(), root.file_name()) else {
-            return Err(format!("{shown} is no directory that can be emptied"));
+            return Err(format!("{shown} is not a directory that can be emptied"));
         };
         let replaceable = |open: &Path| {
             let open = log::escape(open.as_os_str().as_bytes()).into_owned();
             format!(
                 "{shown} could be replaced, as {open} can be changed by other users: \
-                 give check.staging another place"
+                 set check.staging to another directory"
             )
         };
         if let Some(open) = open_to_others(root).map_err(failed)? {
@@ -78,7 +78,7 @@ impl Private {
         let root = OpenDir::open(&own).map_err(failed)?;
         if !is_ours(&root).map_err(failed)? {
             return Err(format!(
-                "{shown} has contents that are not lsyncd's: give check.staging another place"
+                "{shown} has contents that are not lsyncd's: set check.staging to another directory"
             ));
         }
         let lock = lock(&root).map_err(failed)?;
@@ -150,9 +150,7 @@ impl Private {
         if is_marked && is_inside && !is_mount_point(&directory)? {
             return Ok(());
         }
-        Err(io::Error::other(
-            "it is not where it was made, and so is not emptied",
-        ))
+        Err(io::Error::other("it was moved and is not emptied"))
     }
 
     /// Returns true if a tree is inside this directory.
@@ -245,7 +243,7 @@ fn lock(root: &OpenDir) -> io::Result<OwnedFd> {
     let mode = Mode::RUSR | Mode::WUSR;
     let file = fs::openat(root.as_fd(), "lock", flags, mode)?;
     match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::AGAIN) => Err(io::Error::other("another sync or daemon works there")),
+        Err(Errno::AGAIN) => Err(io::Error::other("another sync or daemon uses it")),
         Err(error) => Err(error.into()),
         Ok(()) => {
             let file = File::from(file);

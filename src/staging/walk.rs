@@ -139,7 +139,7 @@ impl StagedTree {
         Ok(())
     }
 
-    /// Creates the directories above a path. Returns false if one of them is no directory any more,
+    /// Creates the directories above a path. Returns false if one of them is not a directory any more,
     /// which another event reports.
     fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
         for above in paths::directories(paths::bare(path)).skip(1) {
@@ -170,7 +170,7 @@ impl StagedTree {
         Ok(true)
     }
 
-    /// Handles an object that is no directory.
+    /// Handles an object that is not a directory.
     fn single(
         &mut self,
         path: &[u8],

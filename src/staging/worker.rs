@@ -82,12 +82,12 @@ impl ScanWorker {
         })
     }
 
-    /// Returns true if the thread has ended, which it does not by itself.
+    /// Returns true if the thread has failed.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Sends an order to the thread. Returns false if the thread is gone.
+    /// Sends a request to the thread. Returns false if the thread has ended.
     pub fn give(&self, token: u64, order: WorkerOrder) -> bool {
         self.orders.send((token, order)).is_ok()
     }

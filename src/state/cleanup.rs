@@ -88,7 +88,7 @@ impl StateCleanup {
             _ => "state directories",
         };
         vec![Action::normal(format!(
-            "removed {removed} {what} of syncs that have not been at work for 30 days"
+            "removed {removed} {what} of syncs that have not run for 30 days"
         ))]
     }
 }
@@ -194,7 +194,7 @@ fn is_remembered(name: &[u8]) -> bool {
     STATE_KINDS.contains(&name) || left().unwrap_or(false)
 }
 
-/// Returns true if it is this user's and nobody else can write to it.
+/// Returns true if it belongs to this user and no other user can write to it.
 fn is_private(stat: &Stat) -> bool {
     stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0
 }

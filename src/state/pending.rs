@@ -41,7 +41,7 @@ pub fn save(state: &StateDir, sync: &Sync, more: bool) {
         state.remove(&sync.config, ALIVE_MARK);
     }
     if sync.counters.failing {
-        // Without it, the failure is told again.
+        // Without it, the failure is reported again.
         let _ = state.write(&sync.config, FAILING_MARK, b"\n");
     }
     let bytes = bounded(encode(sync, more), state_dir::MAX_BYTES);
@@ -50,7 +50,7 @@ pub fn save(state: &StateDir, sync: &Sync, more: bool) {
     } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
         let name = &sync.config.name;
         log::error(format_args!(
-            "{name}: cannot remember what is pending: {error}"
+            "{name}: cannot store pending changes: {error}"
         ));
     }
 }
@@ -60,7 +60,10 @@ pub fn save_synced(state: &StateDir, sync: &Sync) {
     let synced = encode_time(sync.verify().synced());
     if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
         let name = &sync.config.name;
-        log::say("Debug", format_args!("{name}: cannot remember: {error}"));
+        log::say(
+            "Debug",
+            format_args!("{name}: cannot store its state: {error}"),
+        );
     }
 }
 
@@ -69,7 +72,7 @@ pub fn read_synced(state: &StateDir, sync: &SyncConfig) -> Option<SystemTime> {
     Some(decode_time(&state.read(sync, ALIVE_MARK)?))
 }
 
-/// Restores the pending events of a sync that starts. `is_first` says that the previous daemon
+/// Restores the pending events of a sync that starts. `is_first` is true if the previous daemon
 /// wrote the state, and not this one.
 pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
     let name = sync.config.name.clone();
@@ -82,7 +85,7 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
     }
     let synced = encode_time(sync.verify().synced());
     if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
-        log::warn(format_args!("{name}: cannot remember: {error}"));
+        log::warn(format_args!("{name}: cannot store its state: {error}"));
     }
     let (events, whole) = match state.try_read(&sync.config, STATE_KIND) {
         Ok(None) => return,
@@ -90,7 +93,7 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
         Err(error) => {
             let reason = log::reason(&error);
             log::warn(format_args!(
-                "{name}: cannot read what was pending: {reason}"
+                "{name}: cannot read pending changes: {reason}"
             ));
             (Vec::new(), true)
         }
@@ -101,7 +104,7 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
     ));
     if whole {
         log::warn(format_args!(
-            "{name}: what was pending is not all known: everything is compared"
+            "{name}: pending changes are not completely known: everything is compared"
         ));
         sync.restore(Etype::Full, b"/", None, now);
     }

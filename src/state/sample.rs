@@ -22,6 +22,6 @@ pub fn restore(state: &StateDir, sync: &SyncConfig) -> Option<SamplePlace> {
 pub fn save(state: &StateDir, sync: &SyncConfig, place: SamplePlace) {
     let text = format!("{} {}\n", place.part, place.parts);
     if let Err(error) = state.write(sync, SAMPLE_STATE, text.as_bytes()) {
-        log::say("Debug", format_args!("saving the sample: {error}"));
+        log::say("Debug", format_args!("cannot store the sample: {error}"));
     }
 }

@@ -72,6 +72,6 @@ fn keep(state: &StateDir, sync: &Sync, kind: &str, bytes: &[u8]) {
         (_, bytes) => state.write(&sync.config, kind, bytes),
     };
     if let Err(error) = result {
-        log::say("Debug", format_args!("remembering mounts: {error}"));
+        log::say("Debug", format_args!("cannot store mounts: {error}"));
     }
 }

@@ -166,7 +166,8 @@ fn ours(directory: Directory) -> io::Result<Directory> {
         return Ok(directory);
     }
     Err(untrusted(
-        "not used, as it is not this user's or other users can write to it or replace it",
+        "not used, because it belongs to another user, or other users can write to it or replace \
+         it",
     ))
 }
 

@@ -16,7 +16,7 @@ use crate::safe_path::{self, Location};
 /// The maximum number of temporary names that are tried.
 const MAX_ATTEMPTS: usize = 10;
 
-/// Writes the content of a file; may be asked twice.
+/// Writes the content of a file; may be called twice.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
 /// The step that failed.
@@ -128,8 +128,8 @@ impl<'l> Replacement<'l> {
 }
 
 impl<'l> Temporary<'l> {
-    /// Makes an empty file `.NAME.PID.new` in the directory of the target; with another number
-    /// where another user keeps that name taken.
+    /// Makes an empty file `.NAME.PID.new` in the directory of the target; with another number if a
+    /// file of another user has that name.
     fn beside(location: &'l Location) -> io::Result<(File, Self)> {
         let directory = location.directory();
         let flags =
@@ -170,9 +170,9 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// Returns true for errors of a directory that is not writable, full of long names or somebody
-/// else's, and for errors of rename(2) at mount points. Lack of space is not among them: the old
-/// content stays then.
+/// Returns true for errors of a directory that is not writable, contains too long names or belongs
+/// to another user, and for errors of rename(2) at mount points. Lack of space is not among them:
+/// the old content is then kept.
 fn is_not_ours_to_replace(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),

@@ -110,7 +110,7 @@ impl DriftVerdict {
     }
 }
 
-/// Returns the number of parts of which a percentage is one; `None` if it is no percentage. With
+/// Returns the number of parts of which a percentage is one; `None` if it is not a percentage. With
 /// one, everything is compared.
 pub fn sample_parts(percent: f64) -> Option<u32> {
     let is_percentage = percent > 0.0 && percent <= 100.0;

@@ -50,10 +50,10 @@ impl SyncSnapshot {
         match self.state {
             _ if self.severity != Severity::Trouble => None,
             State::Halted => Some(format!(
-                "find out why; if that is intended, \"lsyncdctl release {name}\" goes on"
+                "find the cause; if the change is intended, \"lsyncdctl release {name}\" continues"
             )),
             State::Ended => {
-                Some("after its cause is removed, \"lsyncdctl reload\" begins it anew".into())
+                Some("after its cause is removed, \"lsyncdctl reload\" starts it again".into())
             }
             _ => self.last_error.as_ref()?.remedy.clone(),
         }
@@ -64,7 +64,7 @@ impl SyncSnapshot {
             Some(error) if !error.text.is_empty() => error.text.clone(),
             Some(error) if error.code != 0 => format!("exit code {}", error.code),
             // A comparison that succeeds without files that are too large.
-            _ => "something was left undone".into(),
+            _ => "some paths failed".into(),
         };
         let mut words = match self.state {
             State::Current => "current".into(),
@@ -97,7 +97,7 @@ impl SyncSnapshot {
             words.push_str(&format!(", {} held unchecked", counted(held, "file")));
         }
         if self.failed > 0 {
-            words.push_str(&format!(", {} left undone", counted(self.failed, "path")));
+            words.push_str(&format!(", {} failed", counted(self.failed, "path")));
         }
         words
     }
@@ -237,7 +237,7 @@ mod tests {
             ..sync()
         };
         let failed = failed.judged(None, false);
-        assert_eq!(failed.detail, "current, 1 path left undone");
+        assert_eq!(failed.detail, "current, 1 path failed");
         assert_eq!(failed.severity, Severity::Trouble);
     }
 }

@@ -40,7 +40,7 @@ pub fn text(snapshot: &Snapshot) -> String {
     let whole = [
         (
             "start_time_seconds",
-            "When the daemon started.",
+            "Start time of the daemon.",
             snapshot.started,
         ),
         ("watches", "Watched directories.", snapshot.watches as f64),
@@ -74,7 +74,7 @@ pub fn text(snapshot: &Snapshot) -> String {
     out.single(
         "overflows_total",
         "counter",
-        "How often the kernel's event queue overflowed.",
+        "Overflows of the kernel's event queue.",
         |text, name| {
             let _ = writeln!(text, "{name} {overflows}");
         },
@@ -119,12 +119,12 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             "Seconds by which the target is behind, 0 if it is current.",
             &|s| s.lag,
         ),
-        ("pending", "Changes that are not at the target yet.", &|s| {
+        ("pending", "Changes that are not on the target yet.", &|s| {
             s.pending as f64
         }),
         (
             "oldest_pending_seconds",
-            "Age of the oldest of them, 0 without any.",
+            "Age of the oldest pending change, 0 if there is none.",
             &|s| s.oldest.unwrap_or(0.0),
         ),
         ("running", "Running children.", &|s| s.sending.len() as f64),
@@ -133,9 +133,11 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             "The longest time for which a running child has had no I/O, 0 below 30 s.",
             &|s| s.stalled().unwrap_or(0.0),
         ),
-        ("failed_paths", "Paths that a transfer left undone.", &|s| {
-            s.failed as f64
-        }),
+        (
+            "failed_paths",
+            "Paths that could not be transferred.",
+            &|s| s.failed as f64,
+        ),
         ("held_files", "Files that could not be checked yet.", &|s| {
             s.withheld.saturating_sub(s.rejected) as f64
         }),
@@ -146,25 +148,25 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         ),
         (
             "comparison_entries",
-            "Entries that the running comparison of everything has to compare, 0 if that is not known.",
+            "Entries of the running full comparison, 0 if not known.",
             &|s| progress(s).total as f64,
         ),
         (
             "comparison_compared_entries",
-            "Entries that it has compared.",
+            "Entries that the running full comparison has compared.",
             &|s| progress(s).compared as f64,
         ),
         (
             "comparison_left_seconds",
-            "An estimate of the time that it still takes.",
+            "Estimated remaining time of the running full comparison.",
             &|s| progress(s).left.unwrap_or(0.0),
         ),
         (
             "retry_seconds",
-            "Time to the next try after a failure.",
+            "Time to the next retry after a failure.",
             &|s| retry(s).seconds,
         ),
-        ("consecutive_failures", "Failures in a row.", &|s| {
+        ("consecutive_failures", "Consecutive failures.", &|s| {
             f64::from(retry(s).failures)
         }),
         ("severity", "0 current, 1 behind, 2 in trouble.", &|s| {
@@ -172,17 +174,17 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         }),
         (
             "seconds_since_success",
-            "Time since a child ended well, or since the start before the first.",
+            "Time since the last success, or since the start before the first.",
             &since,
         ),
         (
             "last_success_timestamp_seconds",
-            "When a child ended well last, 0 before the first.",
+            "Time of the last success, 0 before the first.",
             &|s| s.last_success.unwrap_or(0.0),
         ),
         (
             "verify_last_timestamp_seconds",
-            "When source and target were compared last, 0 before the first time.",
+            "Time of the last comparison of source and target, 0 before the first.",
             &|s| verified(s).time,
         ),
         (
@@ -192,12 +194,12 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         ),
         (
             "verify_drift_paths",
-            "Differences that it found and did not repair.",
+            "Differences of the last comparison that were not repaired.",
             &|s| verified(s).drift as f64,
         ),
         (
             "verify_incomplete",
-            "1 if it could not be completed.",
+            "1 if the last comparison was incomplete.",
             &|s| {
                 let last = s.verified.as_ref();
                 let is = last.is_some_and(|last| last.verdict == DriftVerdict::Incomplete);
@@ -213,7 +215,7 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
 }
 
 fn states(out: &mut Text, snapshot: &Snapshot) {
-    let help = "1 for the state a sync is in.";
+    let help = "1 for the current state of the sync.";
     out.each(
         "state",
         "gauge",
@@ -234,22 +236,20 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
         ("events_total", "Events that passed the filter.", |s| {
             s.totals.events
         }),
-        ("batches_total", "Children that ended well.", |s| {
+        ("batches_total", "Successful child processes.", |s| {
             s.totals.batches
         }),
-        (
-            "changes_total",
-            "Changes that were brought to the target.",
-            |s| s.totals.entries,
-        ),
+        ("changes_total", "Changes that were transferred.", |s| {
+            s.totals.entries
+        }),
         (
             "sent_bytes_total",
-            "Bytes sent, as far as rsync is told to tell (--stats).",
+            "Bytes sent, if rsync reports them (--stats).",
             |s| s.totals.bytes,
         ),
         (
             "sent_files_total",
-            "Files sent, as far as rsync is told to tell (--stats).",
+            "Files sent, if rsync reports them (--stats).",
             |s| s.totals.files,
         ),
     ];
@@ -280,7 +280,7 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
             }
         },
     );
-    let help = "Attributes of files that arrived which could not be set.";
+    let help = "Attributes of transferred files that could not be set.";
     out.each(
         "unset_attributes_total",
         "counter",
@@ -294,7 +294,7 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
             }
         },
     );
-    let help = "Paths that no transfer brings to the target, by reason.";
+    let help = "Paths that cannot be transferred, by reason.";
     out.each(
         "left_out_total",
         "counter",

@@ -58,7 +58,7 @@ pub struct Snapshot {
 }
 
 impl SyncSnapshot {
-    /// Returns the longest time for which a running child has had no I/O, if one stands still.
+    /// Returns the longest time for which a running child has had no I/O, if one is stalled.
     pub fn stalled(&self) -> Option<f64> {
         let stalled = self.sending.iter().filter_map(|each| each.stalled);
         stalled.reduce(f64::max)
@@ -193,7 +193,7 @@ pub struct Totals {
     pub failures: BTreeMap<i32, u64>,
     /// The number of times an attribute of a transferred file could not be set, by attribute.
     pub unset_attributes: BTreeMap<String, u64>,
-    /// The number of paths that no transfer brings to the target, by reason.
+    /// The number of paths that cannot be transferred, by reason.
     pub left_out: BTreeMap<String, u64>,
 }
 
@@ -231,7 +231,7 @@ pub struct Progress {
     pub time: String,
     /// The entries that a full comparison has compared so far.
     pub compared: u64,
-    /// All that it has to compare, maybe an estimate; 0 if that is not known.
+    /// The number of entries to compare, which may be an estimate; 0 if it is not known.
     pub total: u64,
     /// An estimate of the seconds left.
     pub left: Option<f64>,

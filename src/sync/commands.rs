@@ -131,9 +131,9 @@ impl Sync {
 
     /// Returns true if the target has all changes from before the mark.
     ///
-    /// Work may move to new entries: a Move that fails becomes a Delete and a Create, and failed paths
-    /// are queued again. Each time `requeues` is incremented, and the mark is set to the end of the
-    /// queue again: later than needed, never too early.
+    /// Work may move to new entries: a Move that fails becomes a Delete and a Create, and failed
+    /// paths are queued again. Each time `requeues` is incremented, and the mark is set to the end
+    /// of the queue again: later than needed, never too early.
     pub fn reached(&self, mark: &mut Mark) -> bool {
         if self.requeues != mark.requeues {
             *mark = self.mark();

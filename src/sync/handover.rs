@@ -42,8 +42,8 @@ impl Sync {
         (events, everything)
     }
 
-    /// Returns true if a file that changes now may have the modification second of one that was sent,
-    /// so that rsync's quick check may not detect the change.
+    /// Returns true if a file that changes now may have the modification second of one that was
+    /// sent, so that rsync's quick check may not detect the change.
     pub fn has_just_sent(&self, now: SystemTime) -> bool {
         let second = |time: SystemTime| {
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -45,8 +45,8 @@ impl Sync {
         self.lifecycle.set_probing(probing);
     }
 
-    /// Ends the sync because of this exit status. Its entries stay queued, so that a reload can take
-    /// them over.
+    /// Ends the sync because of this exit status. Its entries stay queued, so that a reload can
+    /// take them over.
     pub fn end(&mut self, ids: &[DelayId], status: ExitStatus, now: Time) {
         self.requeue(ids, now);
         self.lifecycle.end(status);
@@ -81,7 +81,7 @@ impl Sync {
         }
         for mount in self.missing_mounts() {
             lines.push(format!(
-                "{} is not mounted, the target keeps what it has of it.",
+                "{} is not mounted, its files on the target are kept.",
                 log::escape(mount)
             ));
         }
@@ -96,7 +96,7 @@ impl Sync {
             count => lines.push(format!("{count} paths could not be sent, trying again.")),
         }
         if self.failed_paths().retries_everything() {
-            lines.push("A comparison of everything was not complete, trying again.".to_owned());
+            lines.push("A full comparison was not complete, trying again.".to_owned());
         }
         lines
     }

@@ -83,8 +83,8 @@ pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
     true
 }
 
-/// Chooses the leading sync of each journal, and releases journals of syncs that are gone. All
-/// syncs that share one must be passed.
+/// Chooses the leading sync of each journal, and releases journals of removed syncs. All syncs that
+/// share one must be passed.
 pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
     let mut journals: Vec<(Rc<RefCell<Journal>>, Vec<TargetId>)> = Vec::new();
     for sync in syncs {

@@ -76,7 +76,7 @@ impl LeftOut {
         known.is_some_and(|known| known.contains(&self.hasher.hash_one(paths::bare(path))))
     }
 
-    /// Returns true if there is a path that a transfer may bring to the target.
+    /// Returns true if there is a path that may be transferred.
     pub fn may_be_sent(&self) -> bool {
         self.curable().any(|known| !known.is_empty())
     }
@@ -115,7 +115,7 @@ impl Sync {
         &self.left_out
     }
 
-    /// Records that no transfer brings a path because of its length, and warns of it once.
+    /// Records that a path is too long to be transferred, and warns of it once.
     pub fn leave_out_long_path(&mut self, path: &[u8]) {
         if path.len() <= MAX_PATH {
             // A file system refused it, perhaps not the next one.
@@ -130,8 +130,8 @@ impl Sync {
         );
         if count <= MAX_NAMED as u64 {
             log::warn(format_args!(
-                "{name}: a path is too long for rsync or a file system, and left out: {} \
-                 ({} bytes below the source); shorten it, or add a sync for a directory on its way",
+                "{name}: a path is too long for rsync or a file system, and is skipped: {} ({} \
+                 bytes below the source); shorten it, or add a sync for a directory on the path",
                 shortened(paths::relative(path)),
                 paths::relative(paths::bare(path)).len()
             ));
@@ -144,7 +144,7 @@ impl Sync {
     }
 }
 
-/// Returns a path for the log, the middle of a long one left out.
+/// Returns a path for the log, without the middle of a long one.
 fn shortened(path: &[u8]) -> String {
     if path.len() <= 2 * SHOWN_BYTES + 3 {
         return log::escape(path).into_owned();

@@ -20,8 +20,8 @@
 //! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
 //! * `tests`, `handover_tests`: tests.
 //!
-//! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no processes,
-//! runs no Lua and knows nothing of the event loop.
+//! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no
+//! processes, runs no Lua and knows nothing of the event loop.
 
 mod blocked_paths;
 mod clock;

@@ -25,7 +25,7 @@ enum SourceState {
     /// A guard has found this violation.
     Halted(String),
     /// The source is not watched any more. The reason is `None` if the user has released the halt,
-    /// which does not bring the watch back.
+    /// which does not restore the watch.
     Lost(Option<String>),
 }
 

@@ -1,6 +1,6 @@
 //! Scheduler: shares the global limit of processes fairly among syncs.
 
-/// A round-robin queue of syncs by index. Syncs are asked from the front, and one that has started
+/// A round-robin queue of syncs by index. Syncs are served from the front, and one that has started
 /// a process moves to the end. No sync starts twice while another one that may start is waiting.
 #[derive(Debug, Default)]
 pub struct Scheduler {

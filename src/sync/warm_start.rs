@@ -47,7 +47,7 @@ pub enum IndexState {
         /// The time from which on it can be made.
         due: Instant,
     },
-    /// The index is right but for the changes since.
+    /// The index is valid except for later changes.
     Valid,
 }
 
@@ -94,7 +94,7 @@ impl Sync {
         }
     }
 
-    /// Returns all that decides what is sent where, but for the identities of source and target.
+    /// Returns all conditions of transfers, except for the identities of source and target.
     pub fn index_conditions(&self) -> Vec<Vec<u8>> {
         let mut parts = vec![self.config.source.clone()];
         if let Some(config) = &self.config.warm_start {

@@ -1,5 +1,5 @@
-//! Backups of `backup = { … }`: the directory of a transfer that starts, and the removal of old ones
-//! after the first successful transfer of a day.
+//! Backups of `backup = { … }`: the directory of a transfer that starts, and the removal of old
+//! ones after the first successful transfer of a day.
 
 use std::collections::HashMap;
 use std::io;

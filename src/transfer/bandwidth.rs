@@ -59,7 +59,7 @@ pub fn restart<'a>(jobs: impl Iterator<Item = (Pid, &'a mut Job)>, now: WallTime
     actions
 }
 
-/// rsync(1), `--bwlimit`: 0 is no limit.
+/// rsync(1), `--bwlimit`: 0 is not a limit.
 fn none() -> Limit {
     b"0".to_vec()
 }

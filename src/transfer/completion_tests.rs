@@ -249,7 +249,7 @@ fn one_file_without_space_holds_nothing_back() {
     assert_eq!(transfer.handle.sync.borrow().failures(), 1);
 }
 
-/// An attribute that the target cannot have is no failure.
+/// An attribute that the target cannot have is not a failure.
 #[test]
 fn what_arrived_without_an_attribute_is_done() {
     let owner = "rsync: [receiver] chown \"/nowhere/trg/a\" failed: Operation not permitted (1)";

@@ -38,7 +38,8 @@ pub enum DryRunResult {
 }
 
 impl DryRun {
-    /// Returns true if the delete limit applies to a transfer. A permission to exceed it is used up.
+    /// Returns true if the delete limit applies to a transfer. A permission to exceed it is
+    /// consumed.
     pub fn is_needed(request: &SpawnRequest) -> bool {
         let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
         let mut sync = request.handle.sync.borrow_mut();
@@ -146,8 +147,8 @@ impl DryRun {
         self.request.transfer.is_none()
     }
 
-    /// Returns true if the number of entries on the target may be another than the remembered one,
-    /// which is that of the last count without what was created since.
+    /// Returns true if the number of entries on the target may differ from the stored one, which is
+    /// that of the last count without later additions.
     fn may_count(&self) -> bool {
         !self.is_whole() && !self.is_counted.get()
     }
@@ -175,9 +176,9 @@ pub fn put_off(handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64, n
         Some(MaxDelete::Count(count)) => count.to_string(),
         None => String::new(),
     };
-    let why = format!("{deleted} entries would be deleted at the target, more than {limit}");
+    let why = format!("{deleted} entries would be deleted on the target, more than {limit}");
     log::error(format_args!(
-        "{}: {why}; nothing is sent, looking again in {} s",
+        "{}: {why}; nothing is sent, checking again in {} s",
         sync.config.name,
         wait.as_secs()
     ));

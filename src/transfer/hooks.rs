@@ -91,8 +91,8 @@ impl HookSync {
 }
 
 impl Hooks {
-    /// Calls the hook of a sync, if it has one for the event. A Lua function runs in the daemon and is
-    /// stopped if it takes too long.
+    /// Calls the hook of a sync, if it has one for the event. A Lua function runs in the daemon and
+    /// is stopped if it takes too long.
     pub fn on_report(
         &mut self,
         script: &Script,

@@ -56,7 +56,7 @@ pub struct Job {
     pub(super) transfer: Option<batch::TransferKind>,
     since: Instant,
     progress: RefCell<Option<(RsyncProgress, Instant)>>,
-    /// The daemon has asked rsync for its progress, whose lines are not logged.
+    /// The daemon has added the option for rsync's progress, whose lines are not logged.
     hides_progress: bool,
     /// The progress of a local copy.
     pub(super) control: Option<Arc<CopyControl>>,
@@ -196,7 +196,7 @@ impl Job {
         }
     }
 
-    /// Takes in a line of the progress for which the daemon has asked. Returns false for other lines.
+    /// Handles a line of the progress that the daemon has requested. Returns false for other lines.
     fn takes_progress(&self, line: &[u8]) -> bool {
         let is_progress = self.hides_progress && rsync_output::progress(line).is_some();
         if is_progress {
@@ -376,8 +376,8 @@ impl Job {
         self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
 
-    /// Returns true for a transfer or a dry run of a built-in behaviour, which reads the source and
-    /// is no user code.
+    /// Returns true for a transfer or a dry run of a built-in kind, which reads the source and is
+    /// not user code.
     pub fn may_stall(&self) -> bool {
         self.captured && self.scan.is_none()
     }
@@ -431,7 +431,7 @@ pub fn take_output(job: Option<&Job>, stream: Stream, line: &[u8], other: Option
         }
         (Stream::Stderr, Some(job)) => match job.read_error(line) {
             OutputKind::Attribute(attribute) => log::warn(format_args!(
-                "{text} -- the file is sent without; told once for the {} of all files",
+                "{text} -- the file is sent without; reported once for the {} of all files",
                 attribute.name()
             )),
             OutputKind::Line if !job.repeated => log::warn(text),

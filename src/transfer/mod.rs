@@ -18,8 +18,8 @@
 //! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |
 //!
-//! The room may call `script`, `state`, `sync`, `scan` and those below. It knows neither the watcher nor the
-//! event loop.
+//! The room may call `script`, `state`, `sync`, `scan` and those below. It knows neither the
+//! watcher nor the event loop.
 
 mod backups;
 mod bandwidth;

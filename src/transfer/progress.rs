@@ -49,7 +49,7 @@ impl TransferProgress<'_> {
         }
         shown.compared = compared;
         shown.total = total;
-        // Where all is sent, the bytes tell more than the entries.
+        // If everything is sent, the bytes are more significant than the entries.
         let is_copy = listed.is_some_and(|listed| {
             let directories = self.size.directories as u64;
             listed.is_complete && compared <= listed.sent + directories

@@ -17,7 +17,7 @@ const KILL_DELAY: Duration = Duration::from_secs(2);
 pub struct ScannerCall {
     /// The token of its pass.
     pub token: u64,
-    /// The files that it looks at.
+    /// The files of the call.
     pub group: Vec<usize>,
     /// The exit codes for passed and for rejected.
     codes: (Vec<i32>, Vec<i32>),

@@ -32,8 +32,8 @@ pub fn roots(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
     args[args.len().saturating_sub(2)..].to_vec()
 }
 
-/// Returns a command as logged in the category Exec, with the names of a file list on lines of
-/// their own.
+/// Returns a command as logged in the category Exec, with each name of a file list on a separate
+/// line.
 pub fn shown(request: &SpawnRequest) -> String {
     let mut words = vec![log::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {

@@ -34,7 +34,8 @@ struct ObservedTransfer {
     name: String,
     /// The time without I/O, by the I/O counters of its processes.
     idle_clock: IdleClock<Vec<(u32, u64)>>,
-    /// The counters of the last check, and those of the last one with more than keep-alive messages.
+    /// The counters of the last check, and those of the last one with more than keep-alive
+    /// messages.
     counters: [Option<Vec<(u32, u64)>>; 2],
     fifo_waits: Vec<FifoWait>,
     /// The number of checks in a row with the same `fifo_waits`.
@@ -148,7 +149,7 @@ impl ObservedTransfer {
         let is_idle = self.idle_clock.look(progress, now);
         let idle = self.idle_clock.idle();
         if self.fifo_looks >= MIN_FIFO_CHECKS {
-            let why = "waits for a named pipe that came in place of a file";
+            let why = "waits for a named pipe that replaced a file";
             return self.terminate(pid, why, now);
         }
         if is_idle && timeout.is_some_and(|timeout| idle >= timeout) {
@@ -229,7 +230,7 @@ mod tests {
         format!("has had no I/O for {idle}, more than stallTimeout")
     }
 
-    const FIFO: &str = "waits for a named pipe that came in place of a file";
+    const FIFO: &str = "waits for a named pipe that replaced a file";
 
     fn terminate(pid: Pid, why: &str) -> [Action; 2] {
         let text = format!("one: the transfer {why}, starting it again");
@@ -329,8 +330,8 @@ mod tests {
         assert_eq!(detector.stalled(PID), None);
     }
 
-    /// With `--timeout`, rsync sends a message each half of it, also if two of its processes wait for
-    /// each other.
+    /// With `--timeout`, rsync sends a message each half of it, also if two of its processes wait
+    /// for each other.
     #[test]
     fn keep_alive_messages_are_no_progress() {
         let io = |each: u64| {

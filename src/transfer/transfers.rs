@@ -110,7 +110,7 @@ impl Transfers {
         self.jobs.iter().map(|(&pid, job)| (pid, job))
     }
 
-    /// Returns the unfinished local copies, with the time without progress of those that stand still.
+    /// Returns the unfinished local copies, with the time without progress of stalled ones.
     pub fn copies(&self) -> impl Iterator<Item = (&Job, Option<Duration>)> {
         self.local_jobs.jobs()
     }
@@ -246,7 +246,7 @@ impl Transfers {
         }
     }
 
-    /// Takes in the end of a process that is no job, but may be a hook command.
+    /// Handles the end of a process that is not a job, but may be a hook command.
     pub fn on_other_ended(&mut self, pid: Pid, status: ExitStatus) {
         let children = &self.children;
         let spawn = &mut |command| children.borrow_mut().spawn(command);
@@ -310,7 +310,7 @@ impl Transfers {
         next.min()
     }
 
-    /// Takes in a line of output. `other` is the name of the process if it is no job.
+    /// Handles a line of output. `other` is the name of the process if it is not a job.
     pub fn on_output(
         &self,
         pid: Pid,
@@ -440,8 +440,8 @@ impl Transfers {
         Vec::new()
     }
 
-    /// Starts the transfer of a dry run, defers its entries, or counts the source first. The failure
-    /// of a dry run is handled as one of the transfer, which is not started.
+    /// Starts the transfer of a dry run, defers its entries, or counts the source first. The
+    /// failure of a dry run is handled as one of the transfer, which is not started.
     fn dry_run_ended(
         &mut self,
         dry_run: DryRun,

@@ -18,7 +18,7 @@ pub enum TunnelState {
     Down,
     /// Disabled, because the daemon exits.
     Disabled,
-    /// Processes run, none of them for long enough.
+    /// Processes run, none of them for `ready_delay`.
     Connecting,
     /// At least one process has run for `ready_delay`.
     Up,
@@ -162,7 +162,7 @@ impl Tunnel {
         self.wait(now);
     }
 
-    /// A process ended. Says whether it was one of this tunnel's.
+    /// Handles the end of a process. Returns true if it belongs to this tunnel.
     pub fn ended(&mut self, pid: Pid, now: Time) -> bool {
         let Some(at) = self.processes.iter().position(|each| each.pid == pid) else {
             return false;

@@ -87,8 +87,8 @@ impl<P: TunnelProcesses> TunnelSupervisor<P> {
         }
     }
 
-    /// Starts what the tunnels lack. `is_refused` asks user code about a tunnel that is up. Returns
-    /// the tunnels that have gone down, or have not been up since the start.
+    /// Starts the missing processes of tunnels. `is_refused` calls user code for a tunnel that is
+    /// up. Returns the tunnels that have gone down, or have not been up since the start.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<P: TunnelProcesses> TunnelSupervisor<P> {
             ExitStatus::Signal(number) => format!("by signal {number}"),
         };
         let then = match machine.lacking() {
-            0 => format!("next try in {} s", machine.config.retry_delay.as_secs()),
+            0 => format!("next attempt in {} s", machine.config.retry_delay.as_secs()),
             _ => "starting it again".to_owned(),
         };
         log::warn(format_args!("{name}: process {pid} ended {how}, {then}"));
@@ -239,8 +239,8 @@ pub fn of<T: ConfiguredTunnel>(tunnels: &[Rc<T>], pid: Pid) -> Option<&Rc<T>> {
     tunnels.iter().find(has)
 }
 
-/// Returns a TCP port that nobody listens on at this moment. It is not reserved: a process that
-/// finds it taken ends, and gets another.
+/// Returns a TCP port without a listener. It is not reserved: a process that finds it in use ends,
+/// and gets another port.
 fn free_port() -> Option<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
     Some(listener.local_addr().ok()?.port())

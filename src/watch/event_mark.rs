@@ -26,8 +26,8 @@ impl Watcher {
     }
 
     /// Returns true if all events before the mark have been reported. To be called right after
-    /// [`turn`](Watcher::turn). The result may be false for a while after everything has been reported; it is
-    /// never true too early.
+    /// [`turn`](Watcher::turn). The result may be false for a while after everything has been
+    /// reported; it is never true too early.
     pub fn has_reported(&self, moment: EventMark) -> bool {
         let mut fanotify = self.fanotify.iter();
         self.inotify.has_reported(moment.inotify)

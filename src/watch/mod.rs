@@ -17,8 +17,8 @@
 //! | `open_files_tests` | its tests |
 //! | `event_mark` | marks: all events before a moment have been reported |
 //!
-//! Paths are absolute bytes; those of directories end with `/`. The room may call `log`, `mount_table`
-//! and `sys`; it knows neither syncs nor filters nor queues.
+//! Paths are absolute bytes; those of directories end with `/`. The room may call `log`,
+//! `mount_table` and `sys`; it knows neither syncs nor filters nor queues.
 
 mod backend;
 mod backend_view;
@@ -58,7 +58,7 @@ pub enum InotifyMode {
 pub enum Event<'a> {
     /// The path exists now: created, moved in, or found in a directory that is new.
     ///
-    /// It may be reported more than once, and for an object that is gone already.
+    /// It may be reported more than once, and for an object that does not exist any more.
     Create {
         /// The path of the object.
         path: &'a [u8],
@@ -121,8 +121,8 @@ pub enum Loss {
     Unmounted,
 }
 
-/// Returns a number for a rename whose contents are reported. Syncs outlive a watcher, so numbers are
-/// not reused.
+/// Returns a number for a rename whose contents are reported. Syncs outlive a watcher, so numbers
+/// are not reused.
 pub(crate) fn next_rename() -> u64 {
     static RENAMES: AtomicU64 = AtomicU64::new(1);
     RENAMES.fetch_add(1, Ordering::Relaxed)

@@ -344,9 +344,9 @@ impl OpenFiles {
         found
     }
 
-    /// Returns what [`OpenFiles::being_written`] returns if these files, each with one of its paths,
-    /// are of interest. Takes time in proportion to their number, except that files without writes
-    /// are looked through once in [`FORGET_DELAY`].
+    /// Returns what [`OpenFiles::being_written`] returns if these files, each with one of its
+    /// paths, are of interest. Takes time in proportion to their number, except that files without
+    /// writes are looked through once in [`FORGET_DELAY`].
     pub fn being_written_of(
         &mut self,
         files: impl IntoIterator<Item = (OpenFileKey, Vec<u8>)>,

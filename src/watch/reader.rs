@@ -26,7 +26,7 @@ const MAX_READ_BYTES: usize = 512 * 1024;
 const BUSY_READ_BYTES: usize = 128 * 1024;
 /// The first pause between reads; each further one is twice as long.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
-/// The maximum pause. In this time nobody creates as many events as the kernel holds.
+/// The maximum pause. The kernel's queue does not fill up in this time.
 const MAX_PAUSE: Duration = Duration::from_millis(8);
 /// The maximum bytes that wait for the main loop. More events are dropped and reported as an
 /// overflow.
@@ -35,7 +35,7 @@ const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 const KERNEL: Token = Token(0);
 const STOP: Token = Token(1);
 
-/// The records of a kernel queue, as far as the reader has to know them.
+/// The properties of a kernel queue that the reader needs.
 ///
 /// Positions in the stream are counted in units: FIONREAD must tell how many are in the queue.
 #[derive(Clone, Copy)]
@@ -181,8 +181,8 @@ impl Reader {
         self.shared.lock().total + waiting as u64
     }
 
-    /// Returns true if all events before the call of [`Reader::mark`] have been taken: either that
-    /// many units have been taken since, or no more exist.
+    /// Returns true if all events before the call of [`Reader::mark`] have been taken: either this
+    /// number of units has been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
         // What is of no concern is not waiting.
@@ -192,8 +192,8 @@ impl Reader {
         passed || self.drained()
     }
 
-    /// Waits until all events before this call have been read, at most for a while. Returns false if
-    /// they have not.
+    /// Waits until all events before this call have been read, at most for a while. Returns false
+    /// if they have not.
     pub fn catch_up(&self, limit: Duration) -> bool {
         let mark = self.mark();
         let end = Instant::now() + limit;

@@ -20,7 +20,7 @@ use crate::mount_table;
 
 /// The number of directories from which on a tree is served by fanotify, if it can be used.
 const MANY_DIRECTORIES: usize = 20_000;
-/// The number of further directories after which the sizes of trees are looked at again.
+/// The number of additional directories after which the sizes of trees are checked again.
 const SIZE_INTERVAL: usize = 10_000;
 
 /// Watches directory trees.
@@ -42,7 +42,7 @@ pub struct Watcher {
     lost: HashSet<Vec<u8>>,
     /// The initial scan is over: from then on, events count.
     has_started: bool,
-    /// The number of watches at which the sizes of trees are looked at.
+    /// The number of watches at which the sizes of trees are checked.
     size_check: usize,
 }
 
@@ -109,7 +109,7 @@ impl Watcher {
         self.has_started |= !self.crawling();
     }
 
-    /// Records which roots are lost: scope, and whether it is.
+    /// Records the lost roots: scope, and true if it is lost.
     fn note_losses(&mut self, changes: Vec<(usize, bool)>) {
         for (scope, is_lost) in changes {
             let root = &self.scopes[scope].root;
@@ -140,14 +140,16 @@ impl Watcher {
         }
     }
 
-    /// Decides on the backend of a tree. `is_file_system_root` says if it is the root of one.
+    /// Decides on the backend of a tree. `is_file_system_root` is true if it is the root of a file
+    /// system.
     fn decide(&mut self, root: &[u8], is_file_system_root: impl FnOnce() -> bool) -> TreeBackend {
         let mut tree = TreeBackend::inotify(root, "");
         match self.choice {
             WatchChoice::Inotify => tree.why = "settings".into(),
             WatchChoice::Auto if !is_file_system_root() => {
                 let number = MANY_DIRECTORIES;
-                tree.why = format!("no root of a file system, fewer than {number} directories");
+                tree.why =
+                    format!("not the root of a file system, fewer than {number} directories");
             }
             choice => {
                 let why = match choice {

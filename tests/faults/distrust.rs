@@ -73,7 +73,7 @@ fn directories_are_not_watched() {
         return skip(NO_NAMESPACE);
     };
     daemon.wait_log("Out of inotify watches.");
-    daemon.wait_log("directories are to be watched");
+    daemon.wait_log("directories are watched. To watch all");
     daemon.wait_log(NOTHING);
     assert_eq!(daemon.terminate(), Some(143));
     assert!(!state(&dir, "index").exists(), "{}", daemon.log());

@@ -83,7 +83,7 @@ fn unmounted_source_holds_until_it_is_mounted_again() {
     daemon.wait_for("the status says why", |_| {
         dir.text("status").contains("Halted: ")
     });
-    daemon.wait_log("what was mounted at @SRC@ is not");
+    daemon.wait_log("@SRC@ is not mounted any more");
     assert_eq!(fs::read(dir.trg("d/f")).unwrap(), b"1\n");
     assert!(!dir.trg("under").exists());
 
@@ -106,7 +106,7 @@ fn bind_mount_of_the_source_is_taken_away() {
     daemon.wait_log("finished.");
     wait_target(&dir, &mut daemon, "f", "1");
     inside(&dir, &daemon, "umount @SRC@");
-    daemon.wait_log("what was mounted at @SRC@ is not");
+    daemon.wait_log("@SRC@ is not mounted any more");
     fs::write(dir.path("real/f"), "22").unwrap();
     inside(&dir, &daemon, "mount --bind @DIR@/real @SRC@");
     wait_target(&dir, &mut daemon, "f", "22");
@@ -166,7 +166,7 @@ fn source_is_not_mounted_at_start_or_hup() {
     let Some(mut daemon) = among_mounts(&dir, MIRROR, "true") else {
         return skip(NO_MOUNTS);
     };
-    daemon.wait_log("what was mounted at @SRC@ is not");
+    daemon.wait_log("@SRC@ is not mounted any more");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("HUP signal");
     daemon.wait_for("it has started again", |daemon| {
@@ -207,7 +207,7 @@ fn removed_source_and_hup() {
     fs::rename(dir.path("src"), dir.path("old")).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("Cannot access source directory");
-    daemon.wait_log("the source is not there");
+    daemon.wait_log("the source does not exist");
     assert!(dir.trg("f").exists());
     fs::rename(dir.path("old"), dir.path("src")).unwrap();
     dir.write("g", "2");
@@ -256,7 +256,7 @@ fn source_with_a_marker() {
     daemon.wait_equal();
     dir.rm(".present");
     dir.rm("f");
-    daemon.wait_log("the source has no .present");
+    daemon.wait_log("the source does not contain .present");
     assert!(dir.trg("f").exists());
     dir.write(".present", "");
     daemon.wait_equal();
@@ -286,7 +286,7 @@ fn source_that_must_be_mounted() {
     let Some(mut daemon) = among_mounts(&dir, &config, &script) else {
         return skip(NO_MOUNTS);
     };
-    daemon.wait_log("nothing is mounted where the source is");
+    daemon.wait_log("the source is not on a mounted file system");
     let pid = daemon.pid();
     let target = |name: &str| format!("/proc/{pid}/root{}/{name}", dir.path("trg").display());
     assert!(fs::exists(target("kept")).unwrap());
@@ -328,7 +328,7 @@ fn too_much_at_once(config: &str) {
     for n in 1..4 {
         fs::rename(dir.src(format!("d{n}")), dir.path(format!("d{n}"))).unwrap();
     }
-    daemon.wait_log("6 entries would be deleted at the target, more than 5");
+    daemon.wait_log("6 entries would be deleted on the target, more than 5");
     daemon.wait_for("the status says so", |_| {
         dir.text("status").contains("Halted: 6 entries")
     });
@@ -339,7 +339,7 @@ fn too_much_at_once(config: &str) {
     }
     dir.write("g", "2");
     daemon.wait_equal();
-    daemon.wait_log("no longer too much to delete");
+    daemon.wait_log("the deletions are within maxDelete again");
 }
 
 /// The dry run counts, whatever the user's options print.
@@ -380,7 +380,7 @@ fn too_much_would_be_deleted_for_a_file() {
         dir.rm("d");
         dir.write("d", "1");
         daemon.cont();
-        daemon.wait_log("entries would be deleted at the target, more than 5");
+        daemon.wait_log("entries would be deleted on the target, more than 5");
         assert!(dir.trg("d/f9").exists());
     }
 }
@@ -409,13 +409,13 @@ fn a_small_part_of_a_target_that_has_grown_is_deleted() {
         daemon.stop();
         (10..38).for_each(|number| dir.rm(format!("f{number}")));
         daemon.cont();
-        daemon.wait_log("28 entries would be deleted at the target, more than 50% of 31");
+        daemon.wait_log("28 entries would be deleted on the target, more than 50% of 31");
         (14..38).for_each(|number| dir.write(format!("f{number}"), "1"));
         daemon.wait_equal();
         daemon.stop();
         (14..39).for_each(|number| dir.rm(format!("f{number}")));
         daemon.cont();
-        daemon.wait_log("25 entries would be deleted at the target, more than 50% of 27");
+        daemon.wait_log("25 entries would be deleted on the target, more than 50% of 27");
     }
 }
 
@@ -471,7 +471,7 @@ fn part_at_startup(config: &str) {
     }
     dir.write("f0", "1");
     let mut daemon = Daemon::new(&dir, config).start();
-    daemon.wait_log("5 entries would be deleted at the target, more than 50% of");
+    daemon.wait_log("5 entries would be deleted on the target, more than 50% of");
     for n in 1..6 {
         assert!(dir.trg(format!("f{n}")).exists());
         dir.write(format!("f{n}"), "1");
@@ -534,7 +534,7 @@ fn part_of_the_target_would_be_deleted_by_a_list() {
             dir.rm(format!("f{n}"));
         }
         daemon.cont();
-        daemon.wait_log("8 entries would be deleted at the target, more than 50% of 10");
+        daemon.wait_log("8 entries would be deleted on the target, more than 50% of 10");
         assert!(dir.trg("f0").exists());
         for n in 0..5 {
             dir.write(format!("f{n}"), "1");

@@ -72,12 +72,11 @@ fn comes_and_goes(config: &str) {
     inside(&dir, &daemon, "echo 2 > @SRC@/in/a; touch @SRC@/in/new");
     inside(&dir, &daemon, UNBIND);
     daemon.cont();
-    daemon.wait_log("the target keeps what it has of it");
+    daemon.wait_log("its files on the target are kept");
     settled(&dir, &mut daemon, "s1");
     stays(&dir);
     daemon.wait_for("the status file tells", |_| {
-        dir.text("status")
-            .contains("in is not mounted, the target keeps")
+        dir.text("status").contains("in is not mounted, its files")
     });
     // Below the mount point there is another directory now.
     dir.write("in/under", "x");
@@ -133,7 +132,7 @@ fn is_remembered_until_it_is_released() {
     let Some(mut daemon) = among_mounts(&dir, &rsync(), "true") else {
         return skip(NO_MOUNTS);
     };
-    daemon.wait_log("the target keeps what it has of it");
+    daemon.wait_log("its files on the target are kept");
     settled(&dir, &mut daemon, "s1");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for("it has started again", |daemon| {
@@ -219,7 +218,7 @@ fn a_target_that_is_not_mounted_is_left_alone() {
         daemon.wait_for("it arrives", |_| on_disk("f"));
         inside(&dir, &daemon, "umount -l @TRG@");
         dir.write("g", "1");
-        daemon.wait_log("trg, where the target is, is not");
+        daemon.wait_log("trg, the mount point of the target, is not");
         dir.rm("f");
         inside(&dir, &daemon, mount);
         daemon.wait_for("it goes on", |_| on_disk("g") && !on_disk("f"));
@@ -229,7 +228,7 @@ fn a_target_that_is_not_mounted_is_left_alone() {
         let Some(mut daemon) = among_mounts(&dir, &config, "true") else {
             return skip(NO_MOUNTS);
         };
-        daemon.wait_log("trg, where the target is, is not");
+        daemon.wait_log("trg, the mount point of the target, is not");
         let below = fs::read_dir(dir.path("trg")).unwrap().count();
         assert_eq!(below, 0, "something was written below the mount point");
         ctl(&dir, "release");

@@ -199,7 +199,11 @@ fn a_broken_configuration_changes_nothing() {
         configure(&dir, text);
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for("it is told", |daemon| {
-            daemon.log().matches("the one before goes on").count() == n + 1
+            daemon
+                .log()
+                .matches("previous configuration stays in force")
+                .count()
+                == n + 1
         });
     }
     fake.release();

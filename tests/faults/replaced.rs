@@ -11,7 +11,7 @@ use crate::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, remove};
 
-const HALTED: &str = "an empty directory is in the place of the source";
+const HALTED: &str = "an empty directory is in place of the source";
 
 /// The settings all have, and the sync of a kind.
 fn config(sync: &str) -> String {
@@ -384,7 +384,7 @@ fn emptied_in_place_is_a_deletion() {
         let mut daemon = mirror(&dir, &text);
         dir.rm("f");
         dir.rm("d");
-        daemon.wait_log("entries would be deleted at the target, more than 1");
+        daemon.wait_log("entries would be deleted on the target, more than 1");
         assert!(dir.trg("d").exists());
     }
 }

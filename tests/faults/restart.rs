@@ -314,7 +314,7 @@ fn what_was_pending_is_read_with_care() {
             }
             fs::write(&file, bytes).unwrap();
             let mut daemon = start(&dir, &config.replace("DELAY", "0.2"));
-            daemon.wait_log("what was pending is not all known: everything is compared");
+            daemon.wait_log("pending changes are not completely known: everything is compared");
             daemon.wait_equal();
             dir.write("last", "1");
             daemon.wait_equal();

@@ -68,7 +68,7 @@ fn missing_source_that_is_waited_for() {
     fs::write(dir.trg("kept"), "1").unwrap();
     let config = MIRROR.replace("delay =", "waitForSource = true, delay =");
     let mut daemon = Daemon::new(&dir, &config).start();
-    daemon.wait_log("the source is not there");
+    daemon.wait_log("the source does not exist");
     assert!(dir.trg("kept").exists());
     fs::create_dir_all(dir.path("new/d")).unwrap();
     fs::write(dir.path("new/d/f"), "1").unwrap();

@@ -247,7 +247,7 @@ fn whatever_makes_the_index_doubtful_compares_everything() {
         (", delete = false", "source, target, options", |_| {}),
         (
             ", verifyEvery = 1",
-            "the last comparison of everything is as old as",
+            "the last full comparison is older than",
             |_| {},
         ),
         ("", "source, target, options", |dir| {
@@ -284,7 +284,7 @@ fn after_a_partial_startup_everything_is_compared() {
     fs::create_dir_all(dir.path("trg/f/in the way")).unwrap();
     let config = config(&(RSYNC.to_owned() + ", delete = false"));
     let mut daemon = start(&dir, &config);
-    daemon.wait_log("left out until it changes");
+    daemon.wait_log("skipped until it changes");
     grow_old(&dir);
     assert_eq!(daemon.terminate(), Some(143));
     assert!(!state(&dir, "index").exists());
@@ -300,7 +300,7 @@ fn after_a_path_is_left_out_everything_is_compared() {
     let mut daemon = start_decided(&dir, &config);
     dir.rm("b");
     dir.write("b", "a file");
-    daemon.wait_log("left out until it changes");
+    daemon.wait_log("skipped until it changes");
     grow_old(&dir);
     assert_eq!(daemon.terminate(), Some(143));
     assert!(!state(&dir, "index").exists());
@@ -349,10 +349,13 @@ fn settings_apply_where_the_startup_is_built_in() {
 #[test]
 fn where_it_does_not_apply_it_is_refused() {
     for (sync, text) in [
-        ("onCreate = 'true'", "a sync with functions of its own"),
+        (
+            "onCreate = 'true'",
+            "not for syncs with their own functions",
+        ),
         (
             "default.rclone, target = 'r:x'",
-            "a sync with functions of its own",
+            "not for syncs with their own functions",
         ),
         (
             "default.rsync, target = '@TRG@', check = function() return true end",

@@ -1,6 +1,7 @@
-//! What is written for users is true: the examples of the manual and the README run, the
-//! tables of keys are up to date, packages hold what documents link to, the map names every file, `docs/differences.md` names tests that exist, each answer of `docs/how-do-i.md` is tried by one, and
-//! configurations like those that people have keep their targets current.
+//! The documents are correct: the examples of the manual and the README run, the tables of keys are
+//! up to date, links lead to headings, packages contain the linked files, the map names every file,
+//! `docs/differences.md` names existing tests, a test tries each answer of `docs/how-do-i.md`, and
+//! typical configurations keep their targets current.
 //!
 //! Texts have the directories and hosts of the manual; [`site::Site`] puts a temporary
 //! directory in front of them, and lets the other host be this one.
@@ -13,6 +14,7 @@ mod differences;
 mod examples;
 mod generated;
 mod idioms;
+mod links;
 mod map;
 mod packages;
 mod site;

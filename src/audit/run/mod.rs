@@ -51,7 +51,7 @@ pub struct Run {
     held: Option<Printed>,
     /// The command that prints the version of the rsync on the target.
     remote_version: Option<Command>,
-    /// The target can be asked for what it has at the paths that differ.
+    /// The target can list its entries at the paths that differ.
     may_list: bool,
     stage: RunStage,
 }
@@ -160,7 +160,7 @@ impl Run {
     /// Returns what happens now.
     pub fn progress(&self) -> VerifyProgress {
         let (text, found) = match &self.stage {
-            RunStage::Begin | RunStage::Settle { .. } => ("sending what is pending", 0),
+            RunStage::Begin | RunStage::Settle { .. } => ("sending pending changes", 0),
             RunStage::Running(purpose, child) => (purpose.text(), child.output.found()),
             RunStage::FindLast(_) | RunStage::End => ("reading the transfer log", 0),
         };

@@ -29,8 +29,8 @@ impl Purpose {
             Purpose::Compare => "comparing",
             Purpose::Sample => "comparing the contents of the sample",
             Purpose::Types => "comparing types",
-            Purpose::ListSource | Purpose::ListTarget => "listing what differs",
-            Purpose::Check => "comparing what was repaired",
+            Purpose::ListSource | Purpose::ListTarget => "listing the differences",
+            Purpose::Check => "comparing repaired paths",
         }
     }
 }

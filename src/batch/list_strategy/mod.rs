@@ -76,8 +76,8 @@ impl ListStrategy {
     /// target may have contents without events.
     ///
     /// Every path is looked up once at the source, unless the call needs no lookup. The first time
-    /// that a local rsync is to delete missing names it is probed. Paths that are too long for rsync
-    /// are left out.
+    /// that a local rsync is to delete missing names it is probed. Paths that are too long for
+    /// rsync are left out.
     pub fn prepare<'a>(
         &mut self,
         request: &BatchRequest<'_>,
@@ -254,7 +254,7 @@ impl ListStrategy {
             return true;
         }
         let deletes = request.delete && !found.missing.is_empty();
-        // What one of the rsyncs has refused is not asked of it again, whatever is insisted on.
+        // A call that one of the rsyncs has refused is not repeated, regardless of `list`.
         if request.list == ListMode::Filter || !self.files_from || deletes && !self.missing {
             return true;
         }

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::batch::collapse::{Collapsed, CollapsedItem, Disk, FileKind, Stat};
 use crate::batch::{BatchEntry, BatchRequest, Change};
 
-/// Returns true if the event can mean other contents than before. A path that was gone and exists
-/// now is another file.
+/// Returns true if the contents may have changed with the event. A path that did not exist and
+/// exists now is another file.
 pub(super) fn is_written(change: Change) -> bool {
     change != Change::Attrib
 }

@@ -21,44 +21,44 @@ COMMANDS, for one sync or, without its name, for all:
     -wait             Wait until the target has everything that was written
                       before this call, then exit with 0
     -timeout SECONDS  Wait at most this time, then exit with 1
-    -trouble          Print only the syncs that failed or are halted
-    -max-age TIME     Behind counts only if the oldest change is older: 15m
+    -trouble          Print only the syncs in trouble
+    -max-age TIME     Behind only if the oldest change is older, such as 15m
   top                 Show a live view; it lists its keys
-  explain PATH        Print what the daemon knows of a path: the rule that
-                      decides, what is pending, sent, failed, held, and when it
-                      was sent last
-  log [PATH]          Print what was transferred, or what happened to a path
-    -since TIME       From this time on: 15m, 2h, 3d, 14:30, 2026-01-31,
+  explain PATH        Print the state of a path: the rule that includes or
+                      excludes it, pending, sent, failed or held changes, and
+                      the last transfer
+  log [PATH]          Print the transfer log, or the history of a path
+    -since TIME       Entries since this time: 15m, 2h, 3d, 14:30, 2026-01-31,
                       \"2026-01-31 14:30\", @SECONDS
-    -follow           Continue with what is transferred from now on
+    -follow           Continue with new entries
   pause               Start no transfers; changes are still queued
   resume              Start due transfers again
-  release             Continue a sync that its guard has halted
-  flush               Do not wait for delays
-  resync [PATH]       Compare everything, or send a path of the source
+  release             Continue a sync that a guard has halted
+  flush               End the delay of the waiting changes
+  resync [PATH]       Run a full comparison, or compare a path
   verify [PATH]       Compare source and target by a dry run of rsync. Exit
                       codes: 0 equal, 1 drift, 2 incomplete
     -content          Compare contents, not only sizes, times and attributes
-    -sample N%        Compare the contents of N % of the files, each time of
-                      others
-    -repair           Send what differs
+    -sample N%        Compare the contents of N % of the files; each call
+                      selects other files
+    -repair           Repair the differences
     -timeout SECONDS  Give up after this time, with exit code 2
   reports [N]         Print the last N reports of verify (20), and check that
                       none is missing or altered. Exit codes: 0 complete,
-                      1 not, 2 there are none to be checked
+                      1 missing or altered, 2 no reports
   retry               Retry failed work immediately
-  reload              Read the configuration again; unchanged syncs continue
-                      untouched
+  reload              Read the configuration again; unchanged syncs are not
+                      affected
   log-level [WORD...] Select log messages: all, scarce or categories;
                       no word: the default
 
 OPTIONS:
   -socket PATH        Control socket of the daemon; default: $LSYNCD_SOCKET,
-                      then the default places
-  -sync NAME          Name of the sync, if it could be taken for an option or a
-                      path. For status also a pattern: * and ?
-  -json               Print JSON: one object; of log and verify one per line.
-                      Errors are objects, too, with ok (false) and text
+                      then the default sockets
+  -sync NAME          Name of the sync, for names that look like an option or a
+                      path. For status also a pattern with * and ?
+  -json               Print JSON: one object; for log and verify one per line.
+                      Errors are objects with ok (false) and text
   -help, -version
 ";
 
@@ -226,7 +226,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     })
 }
 
-/// Returns true if the words ask for JSON, whether or not they make sense.
+/// Returns true if the words request JSON, even if they are invalid.
 pub fn wants_json(words: impl Iterator<Item = OsString>) -> bool {
     let mut options = words.take_while(|word| word != "--");
     options.any(|word| word == "-json" || word == "--json")

@@ -58,9 +58,9 @@ impl Client {
             }
         }
         Err(ClientError::NoDaemon(format!(
-            "no daemon answers: {}. Does it run, and as this user? Its log tells if it has no socket, \
-             or sudo ss -xlp | grep lsyncd shows it. -socket PATH or LSYNCD_SOCKET names another socket \
-             (settings {{ controlSocket }})",
+            "no daemon answers: {}. Check that it runs, and as this user; its log shows if it has \
+             no socket. Another socket (settings {{ controlSocket }}) is selected by -socket PATH \
+             or LSYNCD_SOCKET; sudo ss -xlp | grep lsyncd lists sockets",
             problems.join("; ")
         )))
     }
@@ -71,8 +71,9 @@ impl Client {
         let line = Request::new(verb).line();
         self.stream.write_all(&line).map_err(failed)?;
         let line = self.line()?;
-        let reply: Reply = serde_json::from_slice(&line)
-            .map_err(|error| ClientError::Refused(format!("the answer makes no sense: {error}")))?;
+        let reply: Reply = serde_json::from_slice(&line).map_err(|error| {
+            ClientError::Refused(format!("invalid reply of the daemon: {error}"))
+        })?;
         if reply.ok {
             Ok(reply)
         } else {
@@ -91,11 +92,17 @@ impl Client {
             }
             searched = self.read.len();
             if searched > MAX_REPLY_BYTES {
-                return Err(ClientError::Refused("the answer has no end".into()));
+                return Err(ClientError::Refused(
+                    "the reply of the daemon is incomplete".into(),
+                ));
             }
             self.limit()?;
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(ClientError::NoDaemon("the daemon ended or hung up".into())),
+                Ok(0) => {
+                    return Err(ClientError::NoDaemon(
+                        "the daemon closed the connection".into(),
+                    ));
+                }
                 Ok(count) => self.read.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
@@ -121,6 +128,6 @@ impl Client {
 fn failed(error: io::Error) -> ClientError {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => ClientError::TimedOut,
-        _ => ClientError::NoDaemon(format!("the connection broke: {error}")),
+        _ => ClientError::NoDaemon(format!("the connection failed: {error}")),
     }
 }

@@ -13,8 +13,8 @@
 //! | `verify` | comparisons and their kept reports |
 //! | `view` | the live view: drawing |
 //!
-//! The program may use `control`, `history`, `reports`, `status`, `log` and `sys` of the library, and nothing of
-//! the daemon.
+//! The program may use `control`, `history`, `reports`, `status`, `log` and `sys` of the library,
+//! and nothing of the daemon.
 
 mod args;
 mod client;
@@ -122,7 +122,7 @@ fn json_answer(ok: bool, text: &str) -> String {
     format!("{}\n", serde_json::json!({ "ok": ok, "text": text }))
 }
 
-/// Writes a text to standard output. A closed pipe is no failure.
+/// Writes a text to standard output. A closed pipe is not a failure.
 fn print_text(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -29,7 +29,7 @@ pub fn text(status: &Snapshot, shown: Shown) -> String {
     if let Some(error) = &status.reload_error {
         let error = error.replace('\n', "\n    ");
         lines.push(format!(
-            "the new configuration is broken, the one before is in force:\n    {error}"
+            "the new configuration has errors, the previous one stays in force:\n    {error}"
         ));
     }
     let mut syncs: Vec<&SyncSnapshot> = status.syncs.iter().collect();
@@ -135,11 +135,11 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     }
     for mount in &sync.away {
         add(format!(
-            "not mounted: {mount}; the target keeps what it has of it"
+            "not mounted: {mount}; its files on the target are kept"
         ));
     }
     for path in &sync.failed_paths {
-        add(format!("left undone: {path}"));
+        add(format!("failed: {path}"));
     }
 }
 

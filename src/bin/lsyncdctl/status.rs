@@ -10,7 +10,7 @@ use crate::args::{Args, StatusArgs};
 use crate::client::{Client, ClientError};
 use crate::show::{self, Shown};
 
-/// Prints the state. Returns the exit code. A wait that is given up prints what it has waited for.
+/// Prints the state. Returns the exit code. A wait that times out prints the unfinished work.
 pub fn run(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
     match ask(args, wanted) {
         Err(ClientError::TimedOut) if wanted.wait => given_up(args),
@@ -38,7 +38,7 @@ fn given_up(args: &Args) -> Result<u8, ClientError> {
         .collect();
     crate::complain(&match behind.as_slice() {
         [] => "the time is up".to_owned(),
-        behind => format!("the time is up; waiting for:{}", behind.concat()),
+        behind => format!("the time has expired; waiting for:{}", behind.concat()),
     });
     Ok(Severity::Behind as u8)
 }
@@ -78,7 +78,7 @@ fn ask(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
         crate::print_text(&show::text(&status, shown));
     }
     Ok(if wanted.wait {
-        // The wait is over, whatever has changed since.
+        // The wait is complete, even if there are new changes.
         0
     } else {
         severity as u8
@@ -101,7 +101,7 @@ fn selected(
     if let Some(pattern) = pattern {
         status.syncs.retain(|sync| matches(pattern, &sync.name));
         if status.syncs.is_empty() {
-            let text = format!("there is no sync that \"{pattern}\" matches");
+            let text = format!("no sync matches \"{pattern}\"");
             return Err(ClientError::Refused(text));
         }
         status = status.judged();

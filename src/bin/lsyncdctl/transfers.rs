@@ -13,13 +13,13 @@ use lsyncd::sys;
 use crate::args::{Args, LogArgs};
 use crate::client::{Client, ClientError};
 
-/// The interval in which `-follow` asks for new entries.
+/// The interval in which `-follow` requests new entries.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The maximum time for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints the entries, and with `-follow` those to come.
+/// Prints the entries, and with `-follow` new ones.
 pub fn run(args: &Args, wanted: &LogArgs) -> Result<u8, ClientError> {
     let deadline = || Some(Instant::now() + ANSWER_TIMEOUT);
     let mut link = Client::open(args.socket.as_deref(), deadline())?;

@@ -239,7 +239,7 @@ fn default_staging(config: &Table) -> Result<Staging> {
     if name.is_empty() {
         return Err(wrong(
             "staging",
-            "the source is /: check.staging must be given",
+            "check.staging is required if the source is /",
         ));
     }
     let beside = |parts: &[&[u8]]| {

@@ -39,7 +39,8 @@ const UNCHECKED_OPTIONS: [&str; 12] = [
 ///
 /// # Errors
 ///
-/// `staging` (if it is given) or `quarantine` overlaps with the source, the target or the other one.
+/// `staging` (if it is given) or `quarantine` overlaps with the source, the target or the other
+/// one.
 pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>) -> Result<()> {
     let text = |key: &str| Ok::<_, mlua::Error>(text_of(&config.get(key)?));
     let source = text("source")?.unwrap_or_default();
@@ -57,7 +58,7 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
     if source.starts_with(&within) {
         return Err(wrong(
             "staging",
-            "check.staging must not be around the source",
+            "check.staging must not contain the source",
         ));
     }
     if quarantine.is_some_and(|place| is_in(place, &within)) {
@@ -67,7 +68,7 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
     let target = text("target")?.filter(|target| !batch::is_remote(target));
     let target = target.map(|target| resolved_soon(&target));
     if target.is_some_and(|target| is_in(staging, &target) || target.starts_with(&within)) {
-        let text = "check.staging and the target must not be one inside the other";
+        let text = "check.staging and the target must not contain each other";
         return Err(wrong("staging", text));
     }
     Ok(())
@@ -87,7 +88,8 @@ pub fn options(config: &Table) -> Result<()> {
     };
     for key in UNCHECKED_KEYS {
         if truthy(&rsync.get(key)?) {
-            let text = format!("rsync.{key} does not go with check, which sends staged copies");
+            let text =
+                format!("rsync.{key} cannot be combined with check, which sends staged copies");
             return Err(wrong(key, text));
         }
     }
@@ -106,7 +108,7 @@ pub fn options(config: &Table) -> Result<()> {
                 .any(|known| known.starts_with(name));
         let short = word.starts_with('-') && !word.starts_with("--");
         if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
-            let text = format!("\"{word}\" in rsync._extra does not go with check");
+            let text = format!("\"{word}\" in rsync._extra cannot be combined with check");
             return Err(wrong("_extra", text));
         }
     }

@@ -6,7 +6,7 @@ use super::{SETTINGS, find};
 use crate::config::{text_of, truthy};
 use crate::log::escape;
 
-/// Names that other programs have for what a sync knows under another one.
+/// Keys of other programs, with the corresponding keys of a sync.
 const SYNONYMS: &[(&str, &str)] = &[
     ("dest", "target"),
     ("destination", "target"),
@@ -40,7 +40,8 @@ fn for_ssh(name: &str, value: &Value) -> Option<String> {
         _ => return None,
     };
     Some(format!(
-        " It goes with default.rsyncssh; default.rsync has rsync = {{ rsh = \"ssh{options}\" }}."
+        " It is for default.rsyncssh; with default.rsync write rsync = {{ rsh = \"ssh{options}\" \
+         }}."
     ))
 }
 
@@ -53,7 +54,8 @@ fn for_rsync(name: &str, value: &Value) -> Option<String> {
     Some(match name {
         "password" => " Write password_file = \"FILE\", with the password in that file.".into(),
         "port" => format!(
-            " Write rsh = \"ssh -p {port}\", or for an rsync daemon _extra = {{ \"--port={port}\" }}.",
+            " Write rsh = \"ssh -p {port}\", or for an rsync daemon _extra = {{ \"--port={port}\" \
+             }}.",
             port = shown(value, "PORT")
         ),
         _ => {
@@ -77,7 +79,7 @@ fn for_sync(name: &str, value: &Value, gauge: &Table) -> Result<Option<String>> 
         return Ok(Some(" It belongs in settings{ ... }.".into()));
     }
     if ["kind", "layer", "type"].contains(&name) {
-        let text = " The kind stands without a key: sync{ default.rsync, ... }.";
+        let text = " The kind is written without a key: sync{ default.rsync, ... }.";
         return Ok(Some(text.into()));
     }
     if !truthy(&gauge.get("rsync")?) {
@@ -85,7 +87,8 @@ fn for_sync(name: &str, value: &Value, gauge: &Table) -> Result<Option<String>> 
     }
     Ok(match name {
         "port" => Some(format!(
-            " Write rsync = {{ rsh = \"ssh -p {}\" }}, or ssh = {{ port = ... }} with default.rsyncssh.",
+            " Write rsync = {{ rsh = \"ssh -p {}\" }}, or ssh = {{ port = ... }} with \
+             default.rsyncssh.",
             shown(value, "PORT")
         )),
         "user" | "username" => Some(" Write USER@HOST where the host is named.".into()),

@@ -98,7 +98,7 @@ fn unknown(
     } else if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
         text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
     } else if prefix.is_empty() && name == "backup" && value.is_table() {
-        text.push_str(" It goes with default.rsync only.");
+        text.push_str(" It is for default.rsync only.");
     } else if let Some(table) = elsewhere(name, outermost)?
         && prefix != format!("{table}.")
     {
@@ -109,7 +109,7 @@ fn unknown(
         text.push_str(&format!(" {advice}"));
     } else if let Some(kind) = kind_with(name) {
         text.push_str(&format!(
-            " It goes with a kind such as default.{kind}, which must be in sync{{ ... }}, too."
+            " It requires a kind such as default.{kind} in sync{{ ... }}."
         ));
     } else if let Some(advice) = advice::advice(prefix, name, value, outermost)? {
         text.push_str(&advice);
@@ -143,12 +143,12 @@ fn advice_for_item(
             format!(" Write {option} = true instead of \"{shown}\".")
         } else if prefix.is_empty() {
             format!(
-                " \"{shown}\" stands there without a key; several targets are written \
-             targets = {{ \"...\", \"...\" }}."
+                " \"{shown}\" has no key; several targets are written targets = {{ \"...\", \
+                 \"...\" }}."
             )
         } else {
             let table = prefix.trim_end_matches('.');
-            format!(" \"{shown}\" stands in {table} without a key.")
+            format!(" \"{shown}\" in {table} has no key.")
         },
     ))
 }
@@ -178,8 +178,9 @@ fn advice_for_kind(
     let is_action = name.starts_with("on") && gauge.get::<Value>(name)? == Value::Boolean(false);
     Ok(is_action.then(|| {
         format!(
-            " The kind of this sync does that itself; {name} needs a sync of its own, \
-             without default.rsync and the like. What runs after a transfer is onSynced."
+            " The kind of this sync processes changes itself; {name} needs a separate sync \
+             without a kind such as default.rsync. To run a command after each transfer, use \
+             onSynced."
         )
     }))
 }
@@ -247,10 +248,7 @@ mod tests {
             "{ 'default.direct' }",
             "Write default.direct without quotes.",
         );
-        said(
-            "{ 'b::m' }",
-            "\"b::m\" stands there without a key; several targets",
-        );
+        said("{ 'b::m' }", "\"b::m\" has no key; several targets");
         said(
             "{ rsync = { 'bwlimit' } }",
             "Write bwlimit = true instead of",
@@ -259,10 +257,7 @@ mod tests {
             "{ rsync = { '--bwlimit' } }",
             "Write bwlimit = true instead of",
         );
-        said(
-            "{ rsync = { '-x' } }",
-            "\"-x\" stands in rsync without a key.",
-        );
+        said("{ rsync = { '-x' } }", "\"-x\" in rsync has no key.");
     }
 
     #[test]
@@ -292,7 +287,7 @@ mod tests {
         ] {
             said(&format!("{{ target = {target} }}"), general);
         }
-        said("{ onCreate = 'x' }", "onCreate needs a sync of its own");
+        said("{ onCreate = 'x' }", "onCreate needs a separate sync");
     }
 
     #[test]

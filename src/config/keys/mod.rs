@@ -81,7 +81,7 @@ pub enum Argument {
     None,
     /// As this letter of the first word.
     Letter(u8),
-    /// As `--name`, with the value if the type is no switch.
+    /// As `--name`, with the value if the type is not a switch.
     Long,
 }
 

@@ -3,8 +3,8 @@
 use super::ValueType as T;
 use super::{Argument, Key, keys};
 
-/// The keys that change how data is sent and what is printed, but not what the target gets. A change
-/// of them needs no comparison.
+/// The keys that change how data is sent and what is printed, but not what the target gets. A
+/// change of them needs no comparison.
 pub const ONLY_HOW: &[&str] = &[
     "bwlimit",
     "compress",

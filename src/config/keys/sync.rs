@@ -9,7 +9,7 @@ const BUILT_IN: Kinds = Kinds::ALL.without(Kinds::OWN);
 const WITH_RSYNC: Kinds = BUILT_IN.without(Kinds::RCLONE);
 /// The kinds that connect by ssh.
 const WITH_SSH: Kinds = Kinds::RSYNC.and(Kinds::RSYNCSSH);
-/// The kinds whose renames are no transfers.
+/// The kinds that do not transfer renamed entries.
 const TWO_PROGRAMS: Kinds = Kinds::RSYNCSSH.and(Kinds::DIRECT);
 /// The kinds that process renames.
 const MOVES: Kinds = Kinds::OWN.and(TWO_PROGRAMS);
@@ -108,7 +108,8 @@ pub const SYNC: &[Key] = keys! {
          `\"startup\"`: only by the startup transfer; `\"running\"`: only files that are deleted \
          while the daemon runs. Any other value counts as false, with a warning.";
     "exclude": T::Texts, "", V2_2, BUILT_IN;
-        "Patterns of paths that are excluded from transfer and deletion, see [Patterns](#patterns).";
+        "Patterns of paths that are excluded from transfer and deletion, see \
+         [Patterns](#patterns).";
     "excludeFrom": T::Path, "", V2_2, WITH_RSYNC;
         "File with one pattern on each line.";
     "filter": T::Texts, "", V2_2, WITH_RSYNC;

@@ -24,7 +24,7 @@ pub enum ValueType {
     Command,
     /// A number above zero. A fraction counts as the next whole number.
     Count,
-    /// A rule or a list of rules of a crontab. A number is no rule.
+    /// A rule or a list of rules of a crontab. A number is not a rule.
     Crontab,
     /// The seconds of `delay`.
     Delay,
@@ -171,8 +171,7 @@ impl ValueType {
             T::Init if text.is_some() => "a function, false or \"changed\"",
             T::Function | T::Init if *value == Value::Boolean(true) => {
                 return Some(
-                    "must be a function or false, not true. Leave it out for what the kind of \
-                     the sync does."
+                    "must be a function or false, not true. Omit it for the startup of the kind."
                         .to_owned(),
                 );
             }

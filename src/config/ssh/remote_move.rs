@@ -14,16 +14,17 @@ pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec
     words
 }
 
-/// Moves something on the target, for a POSIX shell, without following a symbolic link that a
-/// user of the target has put on the way. Its arguments: the target's directory, the directory
-/// of the origin in it and the name there, that of the destination and the name there.
+/// Moves an entry on the target, for a POSIX shell, without following symbolic links of users of
+/// the target. The arguments are the target's directory, the directory of the origin in it and the
+/// name there, the directory of the destination and the name there.
 ///
-/// A directory is entered first and asked for its path then, so nobody can exchange it between
-/// check and use. That of the origin is kept open, where there is a /proc to name it by; that of the
-/// destination is the working directory. What is a directory or a link to one under the
-/// destination's name would be moved into: `-T` keeps from that where mv has it.
+/// The script first enters a directory and then checks its path, so the directory cannot be
+/// replaced between check and use. The directory of the origin is kept open and named through
+/// /proc, if that exists; the directory of the destination is the working directory. If the
+/// destination is a directory or a link to one, mv would move the entry into it; `-T` prevents this
+/// if mv supports it.
 ///
-/// One line without `'`, `\\` and `!`: csh and fish read them otherwise within quotes.
+/// The script is one line without `'`, `\\` and `!`, which csh and fish interpret within quotes.
 const CHECKED_MOVE: &str = concat!(
     r#"fail() { echo "mv: $1" >&2; exit 1; }; "#,
     r#"enter() { cd -P "./$1" && path=$(pwd -P && echo .) && path=${path%?.} || exit 1; "#,

@@ -122,8 +122,8 @@ fn texts(list: &Table) -> Result<Vec<Vec<u8>>> {
     Ok(words)
 }
 
-/// Returns true if this command is ssh itself and says nothing of sharing. A script in its place gets
-/// the words it always got.
+/// Returns true if this command is ssh itself and has no options for sharing. A script gets
+/// unchanged arguments.
 fn may_share(shell: &[Vec<u8>]) -> bool {
     let Some((program, words)) = shell.split_first() else {
         return false;

@@ -164,7 +164,7 @@ impl<'a> EventLoop<'a> {
         self.reload_error = read.as_ref().err().cloned();
         let new = match read {
             Ok(new) => Rc::new(new),
-            // All syncs start anew with the old configuration.
+            // All syncs are restarted with the old configuration.
             Err(_) if scope == ReloadScope::All => Rc::clone(&old),
             Err(problem) => return Err(problem),
         };

@@ -67,7 +67,7 @@ pub fn destination(answer: &[u8], directory: &Path) -> Result<Destination, Strin
         RsyncTarget::Local(path) => Ok(Destination::Plain(absolute(path, directory)?)),
         RsyncTarget::Daemon(..) => Ok(Destination::Plain(answer.to_vec())),
         RsyncTarget::Shell(b"", _) => Err("the host before the colon is missing".into()),
-        RsyncTarget::Shell(_, b"") => Err("the directory behind the colon is missing".into()),
+        RsyncTarget::Shell(_, b"") => Err("the directory after the colon is missing".into()),
         RsyncTarget::Shell(host, directory) => Ok(Destination::Shell {
             host: host.to_vec(),
             directory: directory.to_vec(),

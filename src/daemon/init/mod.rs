@@ -27,7 +27,7 @@ use crate::exit::Exit;
 use crate::log::{self, escape};
 use crate::safe_path::ScratchDir;
 
-/// The delay of a sync if no option says another one, in seconds.
+/// The default delay of a sync in seconds.
 const DELAY: f64 = 5.0;
 
 /// Writes a configuration.
@@ -161,7 +161,8 @@ impl Dialogue {
         Some(self.directory.join(given).into_os_string().into_vec())
     }
 
-    /// Prints what `-check -connect` says of the configuration, which is not at its place yet.
+    /// Prints the results of `-check -connect` for the configuration, which has not been written
+    /// yet.
     fn test(&self, file: &NewFile, text: &str) -> Result<Exit, String> {
         println!("Testing the target ...");
         let failed = |error: io::Error| format!("a temporary file: {}", log::reason(&error));

@@ -67,7 +67,7 @@ impl NewFile {
         escape(self.path.as_os_str().as_bytes()).into_owned()
     }
 
-    /// Returns what stands before the configuration: the comments, and an empty line.
+    /// Returns the text before the configuration: the comments, and an empty line.
     pub fn text_before(&self) -> &[u8] {
         self.starter.as_ref().map_or(b"", |(_, text)| text)
     }
@@ -89,7 +89,7 @@ impl NewFile {
 fn append(file: &mut File, before: u64, text: &str) -> io::Result<()> {
     let length = before.saturating_sub(1);
     if file.metadata()?.len() != length {
-        return Err(io::Error::other("it has changed meanwhile"));
+        return Err(io::Error::other("it has changed in the meantime"));
     }
     let separator = if before > 0 { "\n" } else { "" };
     let text = format!("{separator}{text}");

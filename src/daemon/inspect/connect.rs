@@ -152,7 +152,7 @@ impl ConnectResult {
                 if self.ok {
                     let module = escape(module);
                     self.found.push(format!(
-                        "module {module} accepts transfers; if it can write only shows in one"
+                        "module {module} accepts transfers; write access is not tested"
                     ));
                 }
             }
@@ -237,7 +237,7 @@ impl ConnectResult {
             // ssh's own failures.
             None if ended.status == ExitStatus::Exit(255) => self.failed(&ended),
             None => self.found.push(format!(
-                "{shown} permits no commands; rsync is tested, but not if it can write"
+                "{shown} permits no commands; rsync is tested, write access is not"
             )),
         }
     }
@@ -267,7 +267,7 @@ impl ConnectResult {
         let shown = escape(directory);
         if rsync.contains(&b' ') {
             // It may run as another user.
-            let text = format!("if {shown} can be written only shows in a transfer");
+            let text = format!("write access to {shown} is not tested");
             return self.found.push(text);
         }
         match value(b"directory ") {
@@ -308,7 +308,7 @@ impl ConnectResult {
         } else {
             let names: Vec<_> = names.iter().map(|name| escape(name)).collect();
             self.found.push(match names.as_slice() {
-                [] => format!("{shown} answers and lists no modules"),
+                [] => format!("{shown} answers, but lists no modules"),
                 names => format!("{shown} answers and lists {}", names.join(", ")),
             });
         }

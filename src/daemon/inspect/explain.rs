@@ -59,14 +59,13 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
     let source = escape(&sync.config.source).into_owned();
     let Some(path) = sync.relative(absolute) else {
         return if absolute.starts_with(&sync.config.source) {
-            "not concerned: below the top directory, and subdirs = false".into()
+            "not in this sync: below the top directory, and subdirs = false".into()
         } else {
-            format!("not concerned: outside of {source}")
+            format!("not in this sync: outside of {source}")
         };
     };
     if script.is_idle(handle) {
-        return "not mirrored: the sync does nothing, it has no action, no on… and no default.… \
-                in it"
+        return "not mirrored: the sync does nothing, it has no action, no on… and no default.…"
             .into();
     }
     let kind = script.kind(handle);
@@ -83,7 +82,7 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
     let (sent, unless) = if unknown.is_empty() {
         ("mirrored", String::new())
     } else {
-        let unless = format!(", unless {unknown} in the options of rsync leaves it out");
+        let unless = format!(", unless {unknown} in the options of rsync excludes it");
         ("sent", unless)
     };
     let Some(decision) = all.deciding(path) else {
@@ -99,7 +98,7 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
     let (sign, what) = match decision.sign {
         Sign::Include => ("+", sent),
         // default.direct calls rsync for full comparisons only.
-        Sign::Exclude if !is_own && kind == Some("direct") => ("-", "left out at startup"),
+        Sign::Exclude if !is_own && kind == Some("direct") => ("-", "excluded at startup"),
         Sign::Exclude => ("-", "left out"),
     };
     let whose = if is_own {

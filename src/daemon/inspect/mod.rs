@@ -60,7 +60,7 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
         }
         (&Inspect::Preview { json, all }, Ok(loaded)) => previewed(&loaded.script, json, all),
     };
-    // A reader that has closed the pipe is no error.
+    // A reader that has closed the pipe is not an error.
     let _ = io::stdout().write_all(text.as_bytes());
     exit
 }
@@ -190,7 +190,7 @@ fn fact(script: &Script, handle: &SyncHandle, problems: Vec<String>) -> Facts {
     }
 }
 
-/// Returns problems that are no configuration errors but prevent the sync from working.
+/// Returns problems that are not configuration errors but prevent the sync from working.
 fn problems(script: &Script, handle: &SyncHandle) -> Vec<String> {
     let programs = Programs::new(&script.settings);
     let wanted = script.programs(handle);

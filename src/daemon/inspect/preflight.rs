@@ -53,7 +53,8 @@ pub fn of_settings(settings: &Settings) -> Vec<String> {
     if let Some(path) = socket.filter(|path| path.as_os_str().len() > MAX_SOCKET_NAME) {
         let shown = escape(path.as_os_str().as_bytes());
         problems.push(format!(
-            "controlSocket {shown} is too long: a socket has a name of {MAX_SOCKET_NAME} bytes at most"
+            "controlSocket {shown} is too long: a socket has a name of {MAX_SOCKET_NAME} bytes at \
+             most"
         ));
     }
     if let Some(path) = &settings.state_dir {
@@ -175,7 +176,7 @@ fn target_problem(target: &[u8]) -> Option<String> {
     let is_missing = matches!(parent.metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
     is_missing.then(|| {
         let parent = escape(parent.as_os_str().as_bytes()).into_owned();
-        format!("the target {shown} cannot be made: there is no {parent}")
+        format!("the target {shown} cannot be created: {parent} does not exist")
     })
 }
 
@@ -224,7 +225,7 @@ impl Programs {
         let relative = program.contains(&b'/') && !program.starts_with(b"/");
         Some(if relative {
             format!(
-                "{shown} cannot be executed; it is meant from {}, where the daemon works",
+                "{shown} cannot be executed; the daemon looks for it in {}",
                 self.directory.display()
             )
         } else {
@@ -337,7 +338,7 @@ mod tests {
             ""
         );
         assert!(said(&[], &[], &path("file/")).contains("not a directory"));
-        assert!(said(&[], &[], &path("no/dir/")).contains("there is no "));
+        assert!(said(&[], &[], &path("no/dir/")).contains("does not exist"));
         assert_eq!(said(&["--mkpath"], &[], &path("no/dir/")), "");
         assert_eq!(said(&[], &[], &path("new/")), "");
         assert_eq!(said(&[], &[], "new/"), "");
@@ -386,6 +387,6 @@ mod tests {
         assert!(programs.problem(path).is_some());
         let programs = Programs { directory: here };
         let problem = programs.problem(b"bin/sh").unwrap();
-        assert!(problem.contains("it is meant from "), "{problem}");
+        assert!(problem.contains("the daemon looks for it in "), "{problem}");
     }
 }

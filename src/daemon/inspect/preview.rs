@@ -244,7 +244,7 @@ impl Preview {
         }
         match (&self.reason, self.known) {
             (Some(reason), true) => line("ERROR", reason),
-            (Some(reason), false) => line("unknown", &format!("it cannot be told: {reason}")),
+            (Some(reason), false) => line("unknown", &format!("no preview: {reason}")),
             (None, _) => {}
         }
         if let Some(remedy) = self.remedy {
@@ -276,10 +276,10 @@ pub fn summary(previews: &[Preview]) -> String {
         bytes(size.sum())
     );
     if unknown > 0 {
-        text.push_str(&format!(", {unknown} cannot be told"));
+        text.push_str(&format!(", {unknown} without a preview"));
     }
     if failed > 0 {
-        text.push_str(&format!(", {failed} could not be asked"));
+        text.push_str(&format!(", {failed} failed"));
     }
     text + ".\n"
 }

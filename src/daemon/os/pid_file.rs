@@ -97,8 +97,8 @@ impl PidFile {
         Err(PidFileError::Lock(path, ErrorKind::WouldBlock.into()))
     }
 
-    /// Removes the file, on a normal end. One that somebody else has put there stays, and so does
-    /// what is no ordinary file.
+    /// Removes the file at a normal exit. A file of another process and anything but a regular file
+    /// is kept.
     pub fn remove(self) {
         let ordinary = self.file.metadata().is_ok_and(|m| m.is_file());
         let location = safe_path::locate(&self.path);

@@ -63,8 +63,8 @@ impl Signal {
     }
 }
 
-/// Holds back the signals of [`Signal::ALL`] until [`Signals::new`] catches them. To be called before
-/// there are other threads.
+/// Holds back the signals of [`Signal::ALL`] until [`Signals::new`] catches them. To be called
+/// before there are other threads.
 pub fn hold() {
     // Fails for an invalid operation only.
     let _ = Signal::set().thread_block();
@@ -75,18 +75,19 @@ pub fn release() {
     let _ = Signal::set().thread_unblock();
 }
 
-/// Catches the signals of [`Signal::ALL`] for as long as it lives.
+/// Catches the signals of [`Signal::ALL`] until it is dropped.
 pub struct Signals {
     source: Source,
 }
 
 impl Signals {
-    /// Sets the handlers and registers the source. To be called before there are other threads,
-    /// for it also unblocks the signals: a daemon started with `SIGCHLD` blocked or ignored
-    /// would wait for its children for ever. Those held back by [`hold`] are caught now.
+    /// Sets the handlers and registers the source. It must be called before other threads are
+    /// started, because it also unblocks the signals: a daemon started with `SIGCHLD` blocked or
+    /// ignored would wait for its children forever. Signals that were blocked by [`hold`] are
+    /// caught now.
     ///
     /// # Errors
-    /// When descriptors are short.
+    /// There are not enough descriptors.
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let mut source = Source::new(Signal::ALL.map(Signal::number))?;
         registry.register(&mut source, token, Interest::READABLE)?;

@@ -46,7 +46,7 @@ pub struct Figures {
     pub watched: usize,
     /// Entries in the queues of all syncs.
     pub waiting: usize,
-    /// Children at work.
+    /// Running children.
     pub running: usize,
     /// Syncs in trouble.
     pub troubled: usize,
@@ -62,7 +62,7 @@ pub struct Systemd {
 struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// `READY=1` was said and no `RELOADING=1` after it.
+    /// `READY=1` was sent, and no `RELOADING=1` after it.
     ready: bool,
     shown: Option<(ServicePhase, Figures)>,
     shown_at: Option<Instant>,
@@ -74,8 +74,8 @@ struct Manager {
 }
 
 impl Systemd {
-    /// The connection that the environment asks for. What is wrong with it means none: a daemon
-    /// must not fail because nobody listens.
+    /// Returns the connection that the environment describes. An invalid one is ignored: a missing
+    /// manager is not a reason to fail.
     pub fn from_environment() -> Systemd {
         let connect = || {
             let address = address(&std::env::var_os("NOTIFY_SOCKET")?)?;
@@ -86,7 +86,7 @@ impl Systemd {
         Systemd { manager: connect() }
     }
 
-    /// A signal is about to be obeyed.
+    /// Reports that a signal is about to be handled.
     pub fn heard(&mut self, signal: Signal) {
         match signal {
             Signal::HangUp => self.reloading(),
@@ -186,11 +186,11 @@ impl Manager {
         self.send(&text);
     }
 
-    /// A manager that does not listen is no reason to stop, nor to wait.
+    /// Sends a message. Errors are logged; the call does not block.
     fn send(&self, text: &str) {
         let sent: io::Result<usize> = self.socket.send_to_addr(text.as_bytes(), &self.address);
         if let Err(error) = sent {
-            log::debug!("telling the service manager: {error}");
+            log::debug!("cannot notify the service manager: {error}");
         }
     }
 }
@@ -230,7 +230,7 @@ fn address(name: &OsStr) -> Option<SocketAddr> {
     }
 }
 
-/// The interval within which the manager wants to hear of this process.
+/// Returns the watchdog interval of the manager.
 fn watchdog() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));

@@ -39,7 +39,7 @@ pub fn dump(state: &DaemonState<'_>) -> Vec<Action> {
             ));
         }
         for path in &sync.failed_paths {
-            say(format!("left undone: {path}"));
+            say(format!("failed: {path}"));
         }
         for entry in &sync.queue {
             let to = entry.to.as_ref();

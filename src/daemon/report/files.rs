@@ -193,7 +193,7 @@ fn stalls(state: &DaemonState<'_>, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, 
     stalled.chain(local).collect()
 }
 
-/// Returns true if it should be said what watches a source: fanotify, or that it cannot be used.
+/// Returns true if the watch backend is worth a line: fanotify, or a reason why it cannot be used.
 fn is_remarkable(watch: &str) -> bool {
     watch.contains("fanotify")
 }

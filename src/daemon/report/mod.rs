@@ -146,7 +146,7 @@ impl AuditView for DaemonState<'_> {
         let waits = sync.next_retry().is_some_and(|(due, _)| due > self.now);
         let fails = waits || sync.failed_paths().due().is_some_and(|due| due > self.now);
         (fails && sync.running() == 0).then(|| {
-            let why = "changes from before are not at the target: transfers fail";
+            let why = "earlier changes are not on the target: transfers fail";
             Obstacle::Failing(why.to_owned())
         })
     }

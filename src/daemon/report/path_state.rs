@@ -17,9 +17,9 @@ use crate::sync::{Clock, Sync};
 /// waiting one of the path itself is found by its name.
 const MAX_SEARCHED: usize = 20_000;
 
-/// Returns the explanation of an absolute path, which ends with a slash if it is a directory: for each sync the rule that decides, what is
-/// pending, being sent, failed or held, and the state of the sync. Syncs with other sources are left
-/// out if there is one with this.
+/// Returns the explanation of an absolute path, which ends with a slash if it is a directory: for
+/// each sync the rule that includes or excludes it, its pending, running, failed and held changes,
+/// and the state of the sync. Syncs of other sources are omitted if a sync has this source.
 pub fn explained(state: &DaemonState<'_>, name: Option<&str>, path: &[u8]) -> String {
     let mut text = format!("{}\n", escape(path));
     let meant = state.syncs.iter().filter(|handle| handle.is_meant(name));
@@ -66,7 +66,7 @@ fn facts(
         }
     }
     if state.watch_limit.lacks(handle.sync.borrow().id) {
-        let text = "some directories are not watched; they are compared in intervals";
+        let text = "some directories are not watched; they are compared periodically";
         facts.push(("watches", text.into()));
     }
     let snapshot = of_sync(state, handle, 0);
@@ -77,7 +77,7 @@ fn facts(
     facts
 }
 
-/// Adds the queue entries that stand for a path.
+/// Adds the queue entries of a path.
 fn queued(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now: Time) {
     let named = sync.queue.open_at(path).and_then(|id| sync.queue.get(id));
     let first = sync.queue.iter().take(MAX_SEARCHED);
@@ -138,7 +138,7 @@ fn entry(delay: &Delay<'_>, path: &[u8], now: Time) -> (&'static str, String) {
     let (from, to) = delay.paths();
     let mut what = delay.etype().name().to_owned();
     if delay.etype().is_special() {
-        what = format!("{what}, a comparison of everything");
+        what = format!("{what}, a full comparison");
     } else if paths::bare(&from) != paths::bare(path) || to.is_some() {
         what = format!("{what} of {}", escape(&from));
         if let Some(to) = to {
@@ -166,7 +166,7 @@ fn failed(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now
     if !is_failed(path) && !above.any(is_failed) {
         return;
     }
-    let mut text = String::from("left undone");
+    let mut text = String::from("not transferred");
     if let Some(failure) = &sync.counters.last_failure {
         text.push_str(&format!("; the last error: {}", escape(&failure.text)));
     }

@@ -62,7 +62,7 @@ pub fn spawn(
     if reading.is_none() {
         if handle.sync.borrow().config.check.is_some() {
             return Err(config_error(
-                "nothing is spawned for a sync with check but its transfers",
+                "a sync with check can spawn only its transfers",
             ));
         }
         check_waiting(&handle, &selected, &ids)?;

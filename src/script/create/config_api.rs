@@ -210,7 +210,8 @@ pub fn check_settings_kept(lua: &Lua) -> Result<()> {
         Value::Function(_) => Ok(()),
         _ => Err(bare_config_error(
             "settings",
-            "Do not use settings = { ... }\n      please use settings{ ... } (without the equal sign)",
+            "Do not use settings = { ... }\n      please use settings{ ... } (without the equal \
+             sign)",
         )),
     }
 }

@@ -101,7 +101,7 @@ pub fn join_gate(context: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>)
         Some(other) => Err(config_error_about(
             "staging",
             format!(
-                "check.staging is that of sync \"{}\", which has other files or checks",
+                "check.staging is used by sync \"{}\" for other files or checks",
                 other.sync.borrow().config.name
             ),
         )),

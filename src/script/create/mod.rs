@@ -91,7 +91,7 @@ pub fn create(
     Ok(inlet)
 }
 
-/// Checks a configuration by itself, and adds computed values.
+/// Checks a configuration, and adds computed values.
 fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> {
     resolve_source(lua, config)?;
     let monitor = config.get::<Value>("monitor")?;

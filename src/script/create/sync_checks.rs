@@ -175,8 +175,8 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
     };
     if sync.crontab.is_empty() {
         let text = format!(
-            "the source is on {kind}, where only changes made by this host are noticed; with \
-             crontab = \"...\" all is compared at given times"
+            "the source is on {kind}, where only changes by this host are reported; crontab = \
+             \"...\" runs full comparisons at given times"
         );
         log::warn(errors::message(lua, &config_error_about("source", text)));
     }
@@ -185,15 +185,14 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
 /// Warns of a sync without any action.
 pub fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
     if is_idle(lua, config)? {
-        let idle =
-            config_error("the sync does nothing: it has no action, no on… and no default.… in it");
+        let idle = config_error("the sync does nothing: it has no action, no on… and no default.…");
         log::warn(errors::message(lua, &idle));
     }
     Ok(())
 }
 
 /// Returns true for a sync without an action of its own. The default action calls the `on…`
-/// functions; one without any makes a sync of no use.
+/// functions; without any of them, the sync does nothing.
 pub fn is_idle(lua: &Lua, config: &Table) -> Result<bool> {
     let default: Table = lua.globals().raw_get("default")?;
     for key in layer3::KEYS {

@@ -68,7 +68,7 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// `targets` is no list and does not belong to the user.
+/// `targets` is not a list and does not belong to the user.
 pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
     let gauged: Table = lua.named_registry_value(GAUGED_FIELD)?;
     let compared = truthy(&gauged.raw_get(config)?);

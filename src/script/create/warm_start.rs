@@ -26,7 +26,7 @@ const VERIFY_SECONDS: f64 = 7.0 * 24.0 * 60.0 * 60.0;
 ///
 /// # Errors
 ///
-/// The sync asks for it, and its startup is not a built-in comparison.
+/// The sync has it, but its startup is not a built-in comparison.
 pub fn resolve(lua: &Lua, context: &Rc<ScriptContext>, config: &Table) -> Result<()> {
     let is_changed = |value: &Value| text_of(value).as_deref() == Some(CHANGED);
     let own: Value = config.get("init")?;
@@ -47,8 +47,8 @@ pub fn resolve(lua: &Lua, context: &Rc<ScriptContext>, config: &Table) -> Result
         }
         None if asks => Err(config_error_about(
             "init",
-            "init = \"changed\" is for default.rsync, default.rsyncssh and default.direct; a sync \
-             with functions of its own decides itself what it compares",
+            "init = \"changed\" is for default.rsync, default.rsyncssh and default.direct; not \
+             for syncs with their own functions",
         )),
         _ => Ok(()),
     }

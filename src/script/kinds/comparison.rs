@@ -34,7 +34,7 @@ pub enum ComparisonScope {
 pub struct ListedPath {
     /// The path, with a leading slash; that of a directory ends with one.
     pub path: Vec<u8>,
-    /// The source does not have it.
+    /// The path does not exist in the source.
     pub is_gone: bool,
 }
 

@@ -85,7 +85,7 @@ pub fn check_behaviour(lua: &Lua, config: &Table) -> Result<()> {
         let given = config.get::<Value>(key)?;
         let is_off = key == "init" && given == Value::Boolean(false);
         if !is_off && rsync.raw_get::<Value>(key)? != given {
-            let text = "check works with default.rsync only, without functions of one's own";
+            let text = "check is for default.rsync only, without functions of your own";
             return Err(config_error_about("check", text));
         }
     }

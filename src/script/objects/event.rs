@@ -28,7 +28,7 @@ pub struct EventRef {
 /// The part of a queue entry that an object represents.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum MoveEnd {
-    /// All of an entry that is no move.
+    /// All of an entry that is not a move.
     Whole,
     /// The origin of a move.
     From,

@@ -177,7 +177,7 @@ impl Objects {
     ///
     /// # Errors
     ///
-    /// The table is no agent, or its sync is gone.
+    /// The table is not an agent, or its sync is gone.
     pub fn entries(&self, agent: &Table) -> Result<(Rc<SyncHandle>, Vec<DelayId>)> {
         let agent = self
             .agent(agent)?

@@ -73,7 +73,8 @@ impl IndexFiles {
         Ok(index_fingerprint(&parts))
     }
 
-    /// Returns the index, if it can be trusted at this time, and what is known of the daemon before.
+    /// Returns the index, if it can be trusted at this time, and what is known of the daemon
+    /// before.
     ///
     /// # Errors
     ///
@@ -182,7 +183,7 @@ fn is_recent(
     match (now.duration_since(header.compared), verify_every) {
         (Err(_), _) => Err("the clock was set back".to_owned()),
         (Ok(age), Some(limit)) if age >= limit => {
-            Err("the last comparison of everything is as old as verifyEvery says".to_owned())
+            Err("the last full comparison is older than verifyEvery".to_owned())
         }
         _ => Ok(()),
     }

@@ -28,7 +28,7 @@ pub enum Directories {
     Changed(ChangedDirs),
 }
 
-/// An index before the directories that have changed meanwhile are left out.
+/// An index that still contains the directories that have changed in the meantime.
 pub struct ReadIndex {
     index: Index,
     /// Directories whose digest proves nothing yet.

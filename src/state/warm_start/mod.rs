@@ -244,7 +244,7 @@ impl WarmStarts {
 fn finish(sync: &mut Sync, view: &WarmView<'_>) -> Option<Task> {
     let files = IndexFiles::new(view.state?, sync);
     if !sync.has_started() {
-        // The files tell the state before the startup, as after a kill.
+        // The files contain the state before the startup, as after a kill.
         return None;
     }
     let (events, everything) = sync.pending_events();

@@ -27,7 +27,7 @@ pub struct SourceIdentity {
 pub struct SourcePlace {
     /// The directory.
     pub identity: SourceIdentity,
-    /// The mount point at or above it, without a slash at its end but for `/`.
+    /// The mount point at or above it, without a trailing slash except for `/`.
     pub mount: Vec<u8>,
 }
 
@@ -67,9 +67,8 @@ impl SourceIdentity {
         (self.device, self.inode)
     }
 
-    /// Returns true if both are the same directory, even if a reboot lies between. Numbers of
-    /// inodes are used again and those of devices change, so the time of birth decides where it
-    /// is known.
+    /// Returns true if both are the same directory, even after a reboot. Inode numbers are reused
+    /// and device numbers change, so the time of birth is decisive if it is known.
     pub fn is_same(&self, other: &SourceIdentity) -> bool {
         self.inode == other.inode
             && match (self.born, other.born) {

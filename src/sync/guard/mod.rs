@@ -202,7 +202,9 @@ impl Sync {
     pub fn deletions_within_limit(&mut self) {
         if self.guard.deletions.within() {
             let name = &self.config.name;
-            log::normal(format_args!("{name}: no longer too much to delete"));
+            log::normal(format_args!(
+                "{name}: the deletions are within maxDelete again"
+            ));
         }
     }
 
@@ -276,7 +278,7 @@ mod tests {
         let mut sync = accepted(dir.path());
         let (src, old) = (dir.path().join("src"), dir.path().join("old"));
         fs::rename(&src, &old).unwrap();
-        assert!(sync.source_violation().unwrap().contains("not there"));
+        assert!(sync.source_violation().unwrap().contains("not exist"));
         fs::create_dir_all(src.join(LOST_AND_FOUND)).unwrap();
         assert!(
             sync.source_violation()

@@ -107,7 +107,7 @@ impl Sync {
         self.discard_below_missing_mounts();
     }
 
-    /// Removes entries below missing mounts, which would be taken for deletions.
+    /// Removes entries below missing mounts, which would be treated as deletions.
     pub fn discard_below_missing_mounts(&mut self) {
         if !self.misses_mounts() {
             return;

@@ -146,17 +146,19 @@ fn missing_marker(guard: &Guard, has_marker: bool) -> Option<Violation> {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::Missing => f.write_str("the source is not there"),
+            Violation::Missing => f.write_str("the source does not exist"),
             Violation::Another => f.write_str("the source is another directory"),
             Violation::Emptied => f.write_str(
-                "an empty directory is in the place of the source; with \"lsyncdctl release\" its \
-                 target is emptied, too",
+                "an empty directory is in place of the source; \"lsyncdctl release\" also empties \
+                 the target",
             ),
-            Violation::NotMounted => f.write_str("nothing is mounted where the source is"),
+            Violation::NotMounted => f.write_str("the source is not on a mounted file system"),
             Violation::MountGone(mount) => {
-                write!(f, "what was mounted at {} is not", log::escape(mount))
+                write!(f, "{} is not mounted any more", log::escape(mount))
             }
-            Violation::NoMarker(name) => write!(f, "the source has no {}", log::escape(name)),
+            Violation::NoMarker(name) => {
+                write!(f, "the source does not contain {}", log::escape(name))
+            }
         }
     }
 }

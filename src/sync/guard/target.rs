@@ -144,7 +144,7 @@ impl Sync {
         if let Some(known) = known.filter(|known| known.is_lost_at(&found.target, &found.point)) {
             let known = log::escape(&known.point);
             return TargetState::NotMounted(format!(
-                "what was mounted at {known}, where the target is, is not"
+                "{known}, the mount point of the target, is not mounted"
             ));
         }
         // A target that did not answer when the configuration was read.
@@ -165,7 +165,7 @@ impl Sync {
 }
 
 impl Probe {
-    /// Starts a thread that looks at a target, which was on a mount if that is `known`.
+    /// Starts a thread that examines a target; `known` is its known mount.
     fn start(target: Vec<u8>, known: Option<TargetMount>) -> Probe {
         let (sender, answer) = mpsc::channel();
         let builder = thread::Builder::new().name("target".into());

@@ -27,9 +27,9 @@ use crate::watch::{Event, Follow, InotifyMode};
 const MAX_RENAMES: usize = 64;
 
 impl Sync {
-    /// Takes in an event of an absolute path, if it concerns this sync.
+    /// Handles an event of an absolute path, if it concerns this sync.
     ///
-    /// Returns whether a rename was queued as a Move, or the contents of the directory have to be
+    /// Returns if a rename was queued as a Move, or if the contents of the directory must be
     /// reported as Creates.
     pub fn ingest(&mut self, event: Event<'_>, now: Time) -> Follow {
         if !self.takes_events() {
@@ -143,8 +143,8 @@ impl Sync {
         self.renames.contains(&number)
     }
 
-    /// Returns true if the Move has the same effect on the target. Patterns with a slash may exclude
-    /// a name in one of the two directories only. User functions get each Move.
+    /// Returns true if the Move has the same effect on the target. Patterns with a slash may
+    /// exclude a name in one of the two directories only. User functions get each Move.
     fn moves_alike(&self, from: &[u8], to: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         self.queue.policy() == Policy::PerEvent
@@ -246,14 +246,14 @@ impl Sync {
         (self.config.subdirs || !inside).then(|| &path[root..])
     }
 
-    /// Returns true if a change of this absolute path would be taken in.
+    /// Returns true if a change of this absolute path concerns the sync.
     pub fn concerns(&self, path: &[u8]) -> bool {
         self.relative(path)
             .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
-    /// Returns true if the filter excludes this path. A link that rsync follows may be a directory for
-    /// it, or may have been one.
+    /// Returns true if the filter excludes this path. A link that rsync follows may be a directory
+    /// for it, or may have been one.
     pub fn excluded(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let may_be_directory = self.follows_links && !path.ends_with(b"/");

@@ -55,7 +55,7 @@ pub enum LineKind {
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
     Attribute(Attribute),
-    /// This path is too long, so no transfer brings it.
+    /// This path is too long to be transferred.
     Unsendable(Vec<u8>),
     /// The line reports no failure.
     Neutral,

@@ -119,8 +119,8 @@ impl FailedPaths {
         self.steps.get(&step).map_or(now, |step| step.due)
     }
 
-    /// Sets whether a failed path is left out of the transfers that its present entries belong to.
-    /// If it is, their success does not concern it.
+    /// Sets if a failed path is excluded from the transfers of its present entries. If it is, their
+    /// success does not concern it.
     pub fn set_held(&mut self, path: &[u8], held: bool) {
         if let Some(failed) = self.paths.get_mut(path) {
             failed.held = held;

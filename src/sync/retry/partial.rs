@@ -137,8 +137,8 @@ impl Sync {
         let dangling = all - paths.len();
         if dangling > 0 {
             log::warn(format_args!(
-                "{}: links without a referent: {dangling}; left out until they change or everything \
-                 is compared",
+                "{}: links without a referent: {dangling}; skipped until they change or \
+                 everything is compared",
                 self.config.name
             ));
         }
@@ -148,8 +148,8 @@ impl Sync {
     /// Removes paths at which the target has a directory that is kept from being deleted. rsync
     /// cannot send them. They are sent when they change, or by the next full comparison.
     ///
-    /// A directory that is filled on the target again and again looks the same, so it is tried a few
-    /// times.
+    /// A directory that is filled on the target again and again looks the same, so it is tried a
+    /// few times.
     fn without_obstructed(
         &mut self,
         mut failed: RetryEntries,
@@ -179,7 +179,7 @@ impl Sync {
         if let Some(first) = new.next() {
             log::warn(format_args!(
                 "{}: the target has a directory at {} with contents that are not to be deleted; \
-                 what replaces it is left out until it changes or everything is compared{}",
+                 the path is skipped until it changes or everything is compared{}",
                 self.config.name,
                 log::escape(paths::relative(first)),
                 match new.count() {

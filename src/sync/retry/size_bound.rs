@@ -60,8 +60,8 @@ impl Sync {
     }
 
     /// Handles a full comparison that ended at these paths, which are too large for the target: it
-    /// is repeated at once without them. If that is not possible, a full comparison is scheduled and
-    /// returned; changes are sent in the meantime.
+    /// is repeated at once without them. If that is not possible, a full comparison is scheduled
+    /// and returned; changes are sent in the meantime.
     pub fn compare_smaller(
         &mut self,
         ids: &[DelayId],

@@ -28,8 +28,8 @@ use crate::watch::{Backend, CrawlProgress, Event, InotifyMode, Observer, Scope, 
 
 /// The delay of the next turn while something is to be rechecked.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
-/// The maximum number of records that are handled in one turn, and of batches of a directory that is
-/// read.
+/// The maximum number of records that are handled in one turn, and of batches of a directory that
+/// is read.
 const MAX_RECORDS_PER_TURN: usize = 50_000;
 const MAX_BATCHES_PER_TURN: usize = 32;
 /// The maximum number of times that a turn waits for the reader, and the time for which it does.
@@ -96,8 +96,8 @@ impl FanotifyBackend {
         }
     }
 
-    /// Takes all events that have been queued before this call. Returns false if that is not possible
-    /// at once.
+    /// Takes all events that have been queued before this call. Returns false if that is not
+    /// possible at once.
     pub(super) fn catch_up(&mut self) -> bool {
         if self.reader.drained() {
             return true;
@@ -162,7 +162,7 @@ impl FanotifyBackend {
             parent.map(|parent| parent.map(|parent| super::contents::open(&parent, entry.name)));
         match opened {
             Ok(Some(Ok(directory))) => self.read_contents(directory, path, Tell::All),
-            // It is gone, and an event says so.
+            // It was removed, which an event reports.
             Ok(_) => {}
             Err(error) => self.lose(&format!("a new directory cannot be opened: {error}")),
         }

@@ -58,12 +58,12 @@ impl ContentsRead {
     }
 
     /// Reads one directory and passes the absolute paths of its entries to `tell`; those of
-    /// directories end with `/`. Returns false if there is none left. With `inline`, one that is too
-    /// large is read again by the next call.
+    /// directories end with `/`. Returns false if there is none left. With `inline`, one that is
+    /// too large is read again by the next call.
     ///
     /// # Errors
     ///
-    /// The directory cannot be read. One that is gone is no error.
+    /// The directory cannot be read. A directory that does not exist is not an error.
     pub fn step(&mut self, inline: bool, tell: &mut dyn FnMut(Vec<u8>)) -> io::Result<bool> {
         let Some(below) = self.unread.pop() else {
             return Ok(false);

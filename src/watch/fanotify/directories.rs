@@ -54,7 +54,7 @@ pub struct KnownDirectories {
     hasher: DefaultHashBuilder,
     /// The slot that the eviction visits next.
     hand: usize,
-    /// Changes when some directory may be wanted that was not, or the reverse.
+    /// Changes when directories may become wanted or unwanted.
     epoch: u32,
 }
 
@@ -119,8 +119,8 @@ impl KnownDirectories {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// Adds a directory, or moves the one with this handle. Returns `None` if the directory would be
-    /// below itself.
+    /// Adds a directory, or moves the one with this handle. Returns `None` if the directory would
+    /// be below itself.
     pub fn place_at(
         &mut self,
         place: usize,
@@ -160,8 +160,8 @@ impl KnownDirectories {
         }
     }
 
-    /// Replaces the contents of `buffer` by the absolute path, which ends with `/`. Returns false if
-    /// the directory is outside.
+    /// Replaces the contents of `buffer` by the absolute path, which ends with `/`. Returns false
+    /// if the directory is outside.
     pub fn path(&self, id: DirectoryId, buffer: &mut Vec<u8>) -> bool {
         let mut length = 0;
         let mut at = id.0;
@@ -186,7 +186,7 @@ impl KnownDirectories {
         true
     }
 
-    /// Returns true if the directory at `path` is wanted; `wants` is asked if that is not known.
+    /// Returns true if the directory at `path` is wanted; `wants` is called if that is not known.
     pub fn is_wanted(
         &mut self,
         id: DirectoryId,

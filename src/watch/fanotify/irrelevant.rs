@@ -53,8 +53,8 @@ impl IrrelevantDirectories {
     }
 }
 
-/// Returns true if a record changes nothing that is known. A directory that is renamed or deleted may be a
-/// root, or known from elsewhere.
+/// Returns true if a record changes nothing that is known. A directory that is renamed or deleted
+/// may be a root, or known from elsewhere.
 fn is_irrelevant(record: &EventRecord<'_>, is_outside: impl Fn(EntryName<'_>) -> bool) -> bool {
     if record.directory() && record.is(libc::FAN_RENAME | libc::FAN_DELETE) {
         return false;

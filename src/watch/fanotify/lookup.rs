@@ -217,8 +217,8 @@ impl FanotifyBackend {
         Ok(FoundDirectory::Inside(id))
     }
 
-    /// Returns the link of a directory to its parent, as it was before the events that have been read
-    /// and not handled.
+    /// Returns the link of a directory to its parent, as it was before the events that have been
+    /// read and not handled.
     fn link_of(
         &mut self,
         place: usize,

@@ -30,8 +30,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns true if there is no directory, or it is unsuitable. Otherwise that is not known, for
-    /// instance because no descriptor is left.
+    /// Returns true if there is not a directory, or it is unsuitable. Otherwise this is not known, for
+    /// instance because there are not enough descriptors.
     fn is_final(&self) -> bool {
         match self {
             Refusal::Missing(error) => {
@@ -193,7 +193,7 @@ impl Places {
         let (mut place, file) = Place::look(path, is_root)?;
         let refuse = |text: &str| Err(Refusal::Unsuitable(text.into()));
         if rustix::fs::fstatfs(&file).is_ok_and(|found| found.f_type as u64 == BTRFS) {
-            return refuse("btrfs reports subvolumes as file systems of their own");
+            return refuse("btrfs reports subvolumes as separate file systems");
         }
         if place.system == [0; 8] {
             return refuse("the file system has no number");
@@ -283,7 +283,7 @@ impl Places {
         // Looking at a file system of another machine may take long.
         let shared = |path: &[u8]| match mount_table::shared_kind(table, path) {
             Some(kind) => Err(format!(
-                "{kind} is a file system that other machines change"
+                "{kind} is a file system that other hosts may change"
             )),
             None => Ok(()),
         };
@@ -349,15 +349,15 @@ impl Places {
         sys::fanotify_mark(self.fanotify.as_fd(), flags, self.mask, directory)
     }
 
-    /// Returns true if the file system has a mark. An event that no mark asks for is removed from it:
-    /// that changes nothing, and fails without a mark.
+    /// Returns true if the file system has a mark. The test removes an event that no mark has from
+    /// the mark: this changes nothing, and fails without a mark.
     fn is_marked(&self, directory: BorrowedFd<'_>) -> bool {
         let flags = libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM;
         sys::fanotify_mark(self.fanotify.as_fd(), flags, libc::FAN_ACCESS, directory).is_ok()
     }
 
-    /// Removes the marks of file systems that have no place any more. It fails only for those that
-    /// are not at their paths any more.
+    /// Removes the marks of file systems that have no place any more. This fails only for file
+    /// systems that are not at their paths any more.
     fn unmark(&self, gone: &[Place]) {
         for place in gone {
             if self.list.iter().any(|other| other.device == place.device) {

@@ -13,7 +13,7 @@ use crate::watch::{Event, Follow, Loss, Observer, Tell, next_rename};
 /// The maximum number of renames that are remembered to detect an exchange.
 const MAX_RECENT: usize = 64;
 
-/// The number of records after a rename that are looked at. What belongs to it follows at once.
+/// The number of records after a rename that are examined. Related records follow at once.
 const FOLLOWING: usize = 16;
 
 /// A directory and a name in it.
@@ -125,7 +125,7 @@ impl FanotifyBackend {
         }
     }
 
-    /// Handles a file or directory that goes outside.
+    /// Handles a file or directory that is moved outside.
     fn left(
         &mut self,
         place: usize,
@@ -358,8 +358,8 @@ impl FanotifyBackend {
         bytes
     }
 
-    /// Returns true if a directory may have been at the new name of a renamed one. The kernel reports
-    /// the end of its last link right after the rename, or before, with an earlier change.
+    /// Returns true if a directory may have been at the new name of a renamed one. The kernel
+    /// reports the end of its last link right after the rename, or before, with an earlier change.
     fn replaces(&mut self, place: usize, record: &EventRecord<'_>, following: &[u8]) -> bool {
         if self.position <= self.replaced {
             return true;
@@ -380,8 +380,8 @@ impl FanotifyBackend {
     }
 }
 
-/// Returns true if the rename may be the first half of an exchange. The kernel reports the second right
-/// after it.
+/// Returns true if the rename may be the first half of an exchange. The kernel reports the second
+/// right after it.
 fn swaps(record: &EventRecord<'_>, following: &[u8]) -> bool {
     let is_second = |next: EventRecord<'_>| {
         next.from.is_some() && (next.from, next.to) == (record.to, record.from)

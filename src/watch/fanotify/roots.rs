@@ -131,7 +131,7 @@ impl FanotifyBackend {
         }
         // Their directories may be others.
         if !self.rechecks.is_empty() {
-            self.lose("what is known of directories is out of date");
+            self.lose("the known directories are out of date");
         }
         self.rechecks.clear();
         self.recent.clear();
@@ -158,7 +158,7 @@ impl FanotifyBackend {
         let mut places = self.places.all().iter().enumerate();
         let is_lost = |place: usize| self.places.loss(place).is_some();
         if places.any(|(number, place)| !place.is_root && is_lost(number)) {
-            self.lose("a file system in a source is another one");
+            self.lose("a file system in a source was replaced");
             self.set_places();
         }
     }

@@ -28,7 +28,7 @@ pub struct Shadow {
     answers: HashMap<Answer, u64>,
     /// Directories whose contents were read.
     contents: Vec<(Vec<u8>, u64)>,
-    /// The position for everything else.
+    /// The position for all other look-ups.
     all: u64,
 }
 
@@ -42,7 +42,7 @@ impl Shadow {
         self.all = 0;
     }
 
-    /// Lets the position hold for everything.
+    /// Applies the position to all look-ups.
     pub fn merge(&mut self) {
         let contents = self.contents.iter().map(|&(_, mark)| mark);
         let marks = self.answers.values().copied().chain(contents);
@@ -69,7 +69,7 @@ impl Shadow {
 }
 
 impl FanotifyBackend {
-    /// Records that the disk was asked for the name of a directory.
+    /// Records that the name of a directory was looked up on disk.
     pub(super) fn note_link(&mut self, place: usize, handle: &[u8], parent: &[u8], name: &[u8]) {
         let mark = self.reader.mark();
         self.shadow
@@ -90,7 +90,7 @@ impl FanotifyBackend {
         self.shadow.contents.push((path.to_vec(), mark));
     }
 
-    /// Returns true if something was asked for that is newer than this rename of a directory.
+    /// Returns true if a look-up that concerns this rename of a directory is newer.
     pub(super) fn is_shadowed(
         &self,
         place: usize,

@@ -333,7 +333,7 @@ impl InotifyBackend {
         let wd = self.tree.wd(node);
         self.tree.clear(node, Flags::SKIPPED);
         let Ok(entries) = std::fs::read_dir(std::ffi::OsStr::from_bytes(&path)) else {
-            // If it is gone, an event says so; if it moved again, it is visited again.
+            // If it was removed, an event reports it; if it was moved again, it is visited again.
             self.tree.set(node, Flags::SKIPPED);
             return;
         };

@@ -210,7 +210,7 @@ fn watch_below(kernel: &mut Kernel, task: &CrawlTask, listing: &mut Listing) {
         }
         match kernel.add(&path, false) {
             Ok(wd) => entry.found = FoundKind::Directory { wd, token: 0 },
-            // It is gone, and an event says so.
+            // It was removed, which an event reports.
             Err(error) if vanished(&error) => {}
             Err(error) => failures.push((path.clone(), error)),
         }

@@ -75,7 +75,7 @@ pub struct InotifyBackend {
     scopes: Scopes,
     roots: Roots,
 
-    /// True if the pool was busy when last asked.
+    /// True if the pool was busy at the last query.
     crawling: bool,
     /// The progress of reading roots, and the request to begin again afterwards.
     initial_scan: Option<CrawlProgress>,

@@ -154,7 +154,7 @@ impl Kernel {
     /// intended for a root only.
     ///
     /// # Errors
-    /// `ENOENT` and `ENOTDIR` if there is no directory, `ENOSPC` if the user has no watches left,
+    /// `ENOENT` and `ENOTDIR` if there is not a directory, `ENOSPC` if the user has no watches left,
     /// `EACCES` if it may not be read.
     pub fn add(&mut self, path: &[u8], root: bool) -> io::Result<i32> {
         let path = match path {
@@ -171,7 +171,7 @@ impl Kernel {
     }
 }
 
-/// Returns true if the error says that there is no directory (any more).
+/// Returns true if the error says that there is not a directory (any more).
 pub fn vanished(error: &io::Error) -> bool {
     matches!(
         error.kind(),

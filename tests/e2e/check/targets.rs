@@ -294,7 +294,7 @@ fn a_place_is_for_one_kind_of_check() {
     assert!(!daemon.wait_end().success());
     let log = daemon.log();
     assert!(
-        log.contains("check.staging is that of sync \"Sync1\""),
+        log.contains("check.staging is used by sync \"Sync1\""),
         "{log}"
     );
 }

@@ -107,31 +107,31 @@ fn configurations_that_do_not_go_together() {
     let cases = [
         (
             "default.direct, check = { command = { 'x' } }",
-            "check works with default.rsync only",
+            "check is for default.rsync only",
         ),
         (
             "default.rsync, check = { command = { 'x' } }, rsync = { copy_links = true }",
-            "rsync.copy_links does not go with check",
+            "rsync.copy_links cannot be combined with check",
         ),
         (
             "default.rsync, check = { command = { 'x' } }, action = function() end",
-            "check works with default.rsync only",
+            "check is for default.rsync only",
         ),
         (
             "default.rsync, check = { command = { 'x' } }, rsync = { append_verify = true }",
-            "rsync.append_verify does not go with check",
+            "rsync.append_verify cannot be combined with check",
         ),
         (
             "default.rsync, check = { command = { 'x' } }, rsync = { _extra = { '--app' } }",
-            "\"--app\" in rsync._extra does not go with check",
+            "\"--app\" in rsync._extra cannot be combined with check",
         ),
         (
             "default.rsync, check = { command = { 'x' }, staging = '@DIR@' }",
-            "check.staging must not be around the source",
+            "check.staging must not contain the source",
         ),
         (
             "default.rsync, check = { command = { 'x' }, staging = '@TRG@/s' }",
-            "check.staging and the target must not be one inside the other",
+            "check.staging and the target must not contain each other",
         ),
         (
             "default.rsync, check = { command = { 'x' }, onReject = 'quarantine',

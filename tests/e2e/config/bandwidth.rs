@@ -114,7 +114,7 @@ fn a_limit_that_is_none_is_refused() {
         ),
         (
             "bwlimit = { { at = '@daily', limit = 'x' } }",
-            "\"x\" is no limit",
+            "\"x\" is not a limit",
         ),
     ] {
         let dir = Dir::new();

@@ -116,7 +116,7 @@ fn each_failure_of_a_host_has_a_remedy() {
         symlink(found, dir.path(format!("tools/{name}"))).unwrap();
     }
     let ended = check(&dir, &over_ssh("@TRG@"), &[]);
-    assert_parts(&ended, 255, &["not found", "install rsync at the target"]);
+    assert_parts(&ended, 255, &["not found", "install rsync on the target"]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn what_is_not_given_is_asked_until_it_can_be_used() {
     let parts = [
         "Directory to mirror: ",
         "nothing: No such file or directory",
-        "the directory behind the colon is missing",
+        "the directory after the colon is missing",
         "    y or n",
         "Options for ssh",
         "words exists, and is not overwritten",

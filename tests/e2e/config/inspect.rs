@@ -242,7 +242,7 @@ fn all_programs_that_are_not_there_are_warnings() {
         &dir,
         &format!("sync {{ {rsync}, source = '@SRC@', onSynced = {{ 'bin/here' }} }}"),
     );
-    let part = "bin/here cannot be executed; it is meant from /, where the daemon works";
+    let part = "bin/here cannot be executed; the daemon looks for it in /";
     assert!(said.contains(part), "{said}");
 }
 
@@ -311,7 +311,7 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
             ),
             (
                 "'--max-size=1m'",
-                ", unless --max-size=1m in the options of rsync leaves it out; no rule matches it",
+                ", unless --max-size=1m in the options of rsync excludes it; no rule matches it",
             ),
             (
                 "'-C', '--exclude=*.key'",
@@ -323,7 +323,7 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
             ),
             (
                 "'-F', '--include=*.key'",
-                ", unless -F in the options of rsync leaves it out; the rule is",
+                ", unless -F in the options of rsync excludes it; the rule is",
             ),
             ("'--exclude=*.pem'", "; no rule matches it"),
         ] {
@@ -341,7 +341,7 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
     }
     let direct = "sync { default.direct, source = '@SRC@', target = '@TRG@', rsync = { _extra = { '--exclude=*.key' } } }";
     let text = explained(direct, "@SRC@/a.key");
-    assert!(text.contains("left out at startup; the rule is"), "{text}");
+    assert!(text.contains("excluded at startup; the rule is"), "{text}");
     // What the sync says itself comes first.
     let first = "sync { default.rsync, source = '@SRC@', target = '@TRG@', filter = { '+ *.key' },
         rsync = { _extra = { '--exclude=*.key' } } }";
@@ -403,10 +403,10 @@ fn explain_names_the_rule() {
         "@SRC@/cache/keep/",
         r#"left out; the rule is "- /cache/", which matches /cache above it"#,
     );
-    web("@DIR@/elsewhere", "not concerned: outside of @SRC@/");
+    web("@DIR@/elsewhere", "not in this sync: outside of @SRC@/");
     let said = explain("@DIR@/other/f");
     let expected = dir.expand(
-        "@DIR@/other/f\nweb: not concerned: outside of @SRC@/\n\
+        "@DIR@/other/f\nweb: not in this sync: outside of @SRC@/\n\
          Sync2: mirrored to h:/t/f; no rule matches it\n\
          Sync3: mirrored; no rule matches it\n",
     );

@@ -233,7 +233,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "sync{ default.direct, source = '@SRC@', target = '/x', '/y' }",
-        "\"/y\" stands there without a key; several targets are written targets = {",
+        "\"/y\" has no key; several targets are written targets = {",
     ),
     (
         "RSYNC(rsync = { 'archive' })",
@@ -241,7 +241,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "sync{ source = '@SRC@', target = '/x', rsync = { archive = true } }",
-        "It goes with a kind such as default.rsync",
+        "It requires a kind such as default.rsync",
     ),
     (
         "sync{ default.rsync, source = { '@SRC@' }, target = '/x' }",
@@ -265,7 +265,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "sync{ default.direct, source = '@SRC@', target = '/x', onModify = 'echo' }",
-        "onModify needs a sync of its own, without default.rsync",
+        "onModify needs a separate sync without a kind",
     ),
     (
         "sync{ default.rsync, source = '@SRC@' target = '/x' }",
@@ -273,11 +273,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "sync{ default.rsync, source = “@SRC@”, target = '/x' }",
-        "Texts stand in plain quotes",
+        "Texts are written in plain quotes",
     ),
     (
         "sync{ default.rsync, source = '@SRC@', target = '/x', delay = 5s }",
-        "A number has no unit behind it.",
+        "A number has no unit.",
     ),
     ("settings = { nodaemon = true }", "settings)"),
     (
@@ -290,7 +290,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "settings{ RSYNC(delay = 1) }",
-        "A sync{ ... } stands behind settings{ ... }, not in it.",
+        "Write sync{ ... } after settings{ ... }, not in it.",
     ),
     ("settings{ source = '@SRC@' }", "It belongs in sync{ ... }."),
     (

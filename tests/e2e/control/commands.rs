@@ -184,7 +184,10 @@ fn reload_leaves_alone_what_has_not_changed() {
     let told = text(&refused);
     assert!(told.contains(&dir.expand("@DIR@/config.lua:1: ")), "{told}");
     let shown = text(&ctl(&dir, &["status"]));
-    assert!(shown.contains("the one before is in force:\n"), "{shown}");
+    assert!(
+        shown.contains("the previous one stays in force:\n"),
+        "{shown}"
+    );
     assert!(
         shown.contains(&dir.expand("@DIR@/config.lua:1: ")),
         "{shown}"
@@ -285,19 +288,19 @@ fn a_limit_of_deletions_is_shown_and_released() {
         assert_eq!(halted.severity, Severity::Trouble);
         let why = halted.syncs[0].halted.clone().unwrap();
         assert!(
-            why.contains("would be deleted at the target, more than 3"),
+            why.contains("would be deleted on the target, more than 3"),
             "{why}"
         );
         // The wait has grown, and does not hold up the release.
         daemon.wait_for("it has looked several times", |daemon| {
-            daemon.log().matches("looking again in").count() >= 3
+            daemon.log().matches("checking again in").count() >= 3
         });
-        let tries = daemon.log().matches("looking again in").count();
+        let tries = daemon.log().matches("checking again in").count();
         done(&dir, &["release"]);
         daemon.wait_equal();
         wait_state(&dir, &mut daemon, State::Current);
         let log = daemon.log();
-        assert_eq!(log.matches("looking again in").count(), tries, "{log}");
+        assert_eq!(log.matches("checking again in").count(), tries, "{log}");
         // The next time the limit holds again.
         for n in 0..8 {
             dir.write(format!("g{n}"), "x");

@@ -49,10 +49,10 @@ fn a_failed_path_is_told_with_its_reason() {
     dir.write("d/f", "x");
     daemon.wait_for("it is left", |_| status(&dir).syncs[0].failed > 0);
     let said = explain(&dir, "d/f");
-    assert!(said.contains("    failed   left undone"), "{said}");
+    assert!(said.contains("    failed   not transferred"), "{said}");
     let outside = ctl(&dir, &["explain", "/elsewhere"]);
     assert!(
-        text(&outside).contains("not concerned"),
+        text(&outside).contains("not in this sync"),
         "{}",
         text(&outside)
     );
@@ -79,7 +79,7 @@ sync{ default.rsync, name = "other", source = "@DIR@/other", target = "@DIR@/trg
     let said = explain(&dir, "f");
     assert!(said.contains("No space left"), "{said}");
     assert!(
-        said.contains("    remedy   make room at the target"),
+        said.contains("    remedy   free space on the target"),
         "{said}"
     );
     assert!(!said.contains("other: "), "{said}");

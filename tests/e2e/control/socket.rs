@@ -35,7 +35,7 @@ fn what_is_no_socket_is_left_alone() {
     Fake::new(&dir);
     dir.put("sock", "precious");
     let ended = Daemon::new(&dir, &one("")).run();
-    assert!(ended.stderr.contains("no socket"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("not a socket"), "{}", ended.stderr);
     assert_eq!(dir.text("sock"), "precious");
 }
 
@@ -105,10 +105,7 @@ fn a_file_of_another_user_is_reported_with_its_owner() {
         &|path| fs::write(path, "").unwrap(),
         &|path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
     ];
-    for (plant, told) in plant
-        .into_iter()
-        .zip(["nobody", "nobody", "another user's"])
-    {
+    for (plant, told) in plant.into_iter().zip(["nobody", "nobody", "another user"]) {
         let dir = Dir::new();
         Fake::new(&dir);
         for name in ["sock", "sync.sock"] {

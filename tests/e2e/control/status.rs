@@ -229,6 +229,6 @@ fn trouble_has_its_command_and_past_errors_are_marked() {
     assert!(shown().contains("    past error "), "{}", shown());
     dir.rm("here");
     wait_state(&dir, &mut daemon, State::Halted);
-    let remedy = "\"lsyncdctl release one\" goes on";
+    let remedy = "\"lsyncdctl release one\" continues";
     assert!(shown().contains(remedy), "{}", shown());
 }

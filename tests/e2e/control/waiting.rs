@@ -152,7 +152,7 @@ fn a_wait_that_is_given_up_tells_what_it_has_waited_for() {
     assert_eq!(code(&output), 1);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(
-        told.contains("the time is up; waiting for:\none  retrying in "),
+        told.contains("the time has expired; waiting for:\none  retrying in "),
         "{told}"
     );
     assert!(output.stdout.is_empty());

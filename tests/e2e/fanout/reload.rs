@@ -53,7 +53,12 @@ fn targets_join_and_leave_without_disturbing_the_others() {
     );
 
     // A broken configuration changes nothing.
-    reload(&dir, &mut daemon, "sync{", "the one before goes on");
+    reload(
+        &dir,
+        &mut daemon,
+        "sync{",
+        "previous configuration stays in force",
+    );
     let text = config(&list([1, 2, 3, 4]), "") + "\nsync{ default.rsync }";
     reload(&dir, &mut daemon, &text, "needs \"target\" configured");
     dir.write("still", "1");

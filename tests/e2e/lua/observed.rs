@@ -143,7 +143,7 @@ fn a_broken_configuration_does_not_end_it() {
     let mut daemon = start(&dir, r#"log("Normal", "read ", fifo:read(1))"#);
     dir.put("config.lua", "sync{");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("The configuration was not changed");
+    daemon.wait_log("The previous configuration stays in force");
     say(&dir, "x");
     daemon.wait_log("read x");
 }

@@ -188,7 +188,7 @@ fn a_broken_configuration_leaves_the_old_tunnel_at_work() {
     let mut daemon = Daemon::new(&dir, &lives("readyDelay = 0.1")).start_and_settle();
     dir.put("config.lua", "sync{");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("The configuration was not changed");
+    daemon.wait_log("The previous configuration stays in force");
     daemon.wait_for("it starts up again", |_| fake.ended() == 2);
     dir.write("f", "1");
     daemon.wait_for("what changed is sent", |_| {

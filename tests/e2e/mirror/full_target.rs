@@ -50,7 +50,10 @@ sync{{
 fn a_full_file_system_at_another_host_is_told_with_its_remedy() {
     told(
         "mount -t tmpfs -o size=1m none @TRG@",
-        ["No space left on device", "remedy: make room at the target"],
+        [
+            "No space left on device",
+            "remedy: free space on the target",
+        ],
     );
 }
 

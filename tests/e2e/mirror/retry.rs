@@ -179,7 +179,7 @@ fn onepass_ends_with_zero() {
 #[test]
 fn onepass_ends_with_a_failure_if_a_guard_stops_a_sync() {
     for (guard, why) in [
-        ("{ marker = '.here' }", "the source has no .here"),
+        ("{ marker = '.here' }", "the source does not contain .here"),
         ("{ maxDelete = 1 }", "2 entries would be deleted"),
     ] {
         for kind in ["rsync", "direct"] {

@@ -93,7 +93,7 @@ fn mistakes_in_options_of_the_startup_are_named() {
         ("rsync = { inc_recursive = 'no' },", "inc_recursive"),
         (
             "check = { command = { '/bin/true' } }, startup = { rsync = { copy_links = true } },",
-            "rsync.copy_links does not go with check",
+            "rsync.copy_links cannot be combined with check",
         ),
     ] {
         let dir = Dir::new();

@@ -122,6 +122,6 @@ fn repeated_trouble_is_one_line_and_a_count() {
     let ended = Daemon::new(&dir, config).run();
     let count = |text: &str| ended.stdout.matches(text).count();
     assert_eq!(count("Warn: again and again"), 1, "{}", ended.stdout);
-    assert_eq!(count("Warn: the line above came 4 times more"), 1);
+    assert_eq!(count("Warn: the line above was repeated 4 times"), 1);
     assert_eq!(count("Normal: as it is"), 2);
 }

@@ -93,7 +93,7 @@ fn add_facts<'a>(lines: &mut Vec<Line<'a>>, sync: &'a SyncSnapshot, now: f64) {
     }
     for path in &sync.failed_paths {
         lines.push(Line::from(vec![
-            Span::styled("left undone  ", Style::new().fg(Color::Red)),
+            Span::styled("failed  ", Style::new().fg(Color::Red)),
             Span::raw(path.clone()),
         ]));
     }

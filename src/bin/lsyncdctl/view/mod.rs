@@ -193,8 +193,8 @@ impl View {
         self.choose(0);
     }
 
-    /// Goes one step back: closes the keys or the log, or removes the filter. Returns false if there
-    /// is nothing to go back from.
+    /// Goes one step back: closes the keys or the log, or removes the filter. Returns false if
+    /// there is nothing to go back from.
     pub fn go_back(&mut self) -> bool {
         if self.tab != Tab::Syncs {
             self.tab = Tab::Syncs;
