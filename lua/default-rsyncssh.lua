@@ -73,10 +73,15 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
-  if move and result ~= "again" and result ~= "die"
-    and (result ~= "ok" or not native.has_moved(0, errors))
-  then
-    return native.send_moved(agent)
+  if move and result ~= "die" then
+    local send
+    if result == "again" then
+      send = native.shell_failed(agent, exitcode)
+    else
+      native.shell_works(agent)
+      send = result ~= "ok" or not native.has_moved(0, errors)
+    end
+    if send then return native.send_moved(agent) end
   end
 
   local what = "(list)"

@@ -63,7 +63,7 @@ pub fn check_local(
         return Ok(None);
     }
     let path = &resolved[source.len() - 1..];
-    if filter.excluded(path) {
+    if excludes(filter, path) {
         return Ok(None);
     }
     match rsync.map_or(Some(false), |words| leave_out(words, path)) {
@@ -89,7 +89,13 @@ fn leave_out(words: &[Vec<u8>], path: &[u8]) -> Option<bool> {
     {
         return None;
     }
-    Some(rules.behind(&Filter::default()).excluded(path))
+    Some(excludes(&rules.behind(&Filter::default()), path))
+}
+
+/// Returns true if the filter excludes this directory, or whatever may be in it, as `/target/*` does.
+fn excludes(filter: &Filter, directory: &[u8]) -> bool {
+    let any = |end: &[u8]| filter.excluded(&[directory, b"\x01any", end].concat());
+    filter.excluded(directory) || (any(b"") && any(b"/"))
 }
 
 /// Returns true if an option whose selection is unknown may leave directories out.
@@ -218,6 +224,8 @@ mod tests {
             "--exclude=root/",
             "-f|- repo/",
             "--filter=- /repo/***|--bwlimit=5",
+            "--exclude=/repo/root/*",
+            "--exclude=/repo/root/**",
         ] {
             assert_eq!(judge(line), Some(true), "{line}");
         }
@@ -225,6 +233,8 @@ mod tests {
             "",
             "-lts",
             "--exclude=/other",
+            "--exclude=/repo/root/*.c",
+            "--exclude=/repo/root/*/",
             "--include=*|--exclude=*",
             "--include|/repo/|--include|/repo/root/|--exclude|/*",
         ] {

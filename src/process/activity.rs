@@ -161,31 +161,33 @@ fn transferred(pid: u32) -> Option<u64> {
 }
 
 /// Returns the calls that wait in opening a FIFO. Returns none if one of the processes might open
-/// the other end: one that runs, or another program than rsync that does not wait for a process
-/// that waits so.
+/// the other end: one that runs, or another program than rsync that waits for no part of rsync and
+/// for no process that waits so.
 fn fifo_waits(found: &[Process]) -> Vec<FifoWait> {
+    let is_part_of_rsync = |name: &str| name.starts_with("rsync") || name == CARRIER;
     let mut waits = Vec::new();
-    let mut waits_below = vec![false; found.len()];
+    let mut is_harmless = vec![false; found.len()];
     for (index, process) in found.iter().enumerate() {
         let threads = threads(process.pid).into_iter();
         let own: Vec<_> = threads
             .filter_map(|thread| fifo_wait(process.pid, thread))
             .collect();
-        let mut above = Some(index).filter(|_| !own.is_empty());
+        // A shell around it, here or at the other end of a pipe, waits for it.
+        let is_waited_for = !own.is_empty() || is_part_of_rsync(&process.name);
+        let mut above = Some(index).filter(|_| is_waited_for);
         while let Some(at) = above {
-            waits_below[at] = true;
+            is_harmless[at] = true;
             above = found[at].parent;
         }
         waits.extend(own);
     }
-    let is_part_of_rsync = |name: &str| name.starts_with("rsync") || name == CARRIER;
-    let might_open = |process: &Process, waits_below: bool| match process.state {
+    let might_open = |process: &Process, is_harmless: bool| match process.state {
         b'R' => true,
         b'Z' => false,
-        _ => !waits_below && !is_part_of_rsync(&process.name),
+        _ => !is_harmless,
     };
-    let mut others = found.iter().zip(waits_below);
-    if others.any(|(process, waits_below)| might_open(process, waits_below)) {
+    let mut all = found.iter().zip(is_harmless);
+    if all.any(|(process, is_harmless)| might_open(process, is_harmless)) {
         waits.clear();
     }
     waits
@@ -339,6 +341,22 @@ mod tests {
                 && *seen == waits.observe()
         });
         assert_eq!(seen.fifo_waits, []);
+    }
+
+    /// As an rsync whose remote shell is a script.
+    #[test]
+    fn a_shell_that_waits_for_rsync_opens_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(directory.path());
+        let script = r#"ln -s "$(command -v sleep)" "$1.d/rsync"
+            sh -c '"$1"/rsync 1000; true' sh "$1.d" & cat "$1"; wait"#;
+        fs::create_dir(path.with_extension("d")).unwrap();
+        let waits = RunningTransfer::shell(script, &path);
+        let seen = waits.observe_until(|seen| {
+            let figures = seen.activity.as_ref().map(Vec::len);
+            figures == Some(4) && *seen == waits.observe() && !seen.fifo_waits.is_empty()
+        });
+        assert_eq!(seen.fifo_waits.len(), 1);
     }
 
     /// A FIFO that is open is read and written like a pipe.

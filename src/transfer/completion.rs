@@ -31,6 +31,10 @@ const EXIT_PARTIAL: i32 = 23;
 /// rsync(1), exit code 11: error in file I/O.
 const EXIT_FILE_IO: i32 = 11;
 
+/// Exit codes of rsync if the other side hangs up: 10 (error in socket I/O) and 12 (error in the
+/// protocol data stream). A receiver before 3.1 does so where a later one leaves exit code 11.
+const EXIT_HUNG_UP: [i32; 2] = [10, 12];
+
 /// Exit codes of rsync that may mean that the other side rejects an option: 2 (protocol
 /// incompatibility) and 4 (requested action not supported).
 const EXIT_REFUSALS: [i32; 2] = [2, 4];
@@ -321,12 +325,15 @@ impl Job {
         let sync = self.handle.sync.borrow();
         let is_partial = by_default && code == EXIT_PARTIAL && self.may_be_partial(&sync);
         let may_stop = match verdict {
-            CollectResult::Again => code == EXIT_FILE_IO,
+            CollectResult::Again => code == EXIT_FILE_IO || EXIT_HUNG_UP.contains(&code),
             CollectResult::Die => by_default && EXIT_REFUSALS.contains(&code),
             _ => false,
         };
         if may_stop && self.captured {
             let stopped = self.blame(|blame| Some((blame.stopped_at()?.clone(), blame.limit())));
+            let is_told =
+                |limit: Option<SizeLimit>| limit.is_some() || !EXIT_HUNG_UP.contains(&code);
+            let stopped = stopped.filter(|(_, limit)| is_told(*limit));
             match (stopped, self.is_whole(&sync)) {
                 (Some((paths, limit)), false) => return Completion::StoppedAt { paths, limit },
                 (Some((paths, Some(limit))), true) => {

@@ -14,6 +14,7 @@ use mlua::{Result, Table, Value};
 use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
 use crate::process::program;
+use crate::rsync_syntax::{self, RsyncArg};
 use quoting::push_rsh_word;
 
 mod option_words;
@@ -195,18 +196,18 @@ pub(super) fn is_ssh(binary: &[u8]) -> bool {
 
 /// Returns rsync's remote shell: the last `--rsh` or `-e` among its arguments.
 pub fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
-    let mut told = None;
-    let mut words = rsync.iter().map(Vec::as_slice);
-    while let Some(word) = words.next() {
-        if let Some(value) = word.strip_prefix(b"--rsh=") {
-            told = Some(value);
-        } else if word == b"--rsh" || word == b"-e" {
-            told = words.next().or(told);
-        } else if let Some(value) = word.strip_prefix(b"-e") {
-            told = Some(value);
-        }
-    }
-    told
+    let shells = rsync_syntax::parse(rsync).filter_map(|(arg, _)| match arg {
+        RsyncArg::Long {
+            name: b"rsh",
+            value,
+        } => value,
+        RsyncArg::Letters {
+            last: Some((b'e', value)),
+            ..
+        } => value,
+        _ => None,
+    });
+    shells.last()
 }
 
 fn rsh_option(program: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
@@ -303,7 +304,7 @@ mod tests {
         for words in [
             ["--rsh=x", "--rsh=/b/ssh  -p 7 -i '/a b'"],
             ["-e", "/b/ssh -p 7 -i \"/a b\""],
-            ["-ex", "-e/b/ssh '-p' 7 -i /a' 'b"],
+            ["-ex", "-lte/b/ssh '-p' 7 -i /a' 'b"],
         ] {
             assert_eq!(
                 connection("{ binary = 'ssh', _extra = {} }", &words).unwrap(),

@@ -15,6 +15,9 @@ use crate::script::context::ScriptContext;
 use crate::script::objects::{Agent, EventRef, Objects};
 use crate::script::sync_handle::SyncHandle;
 
+/// ssh(1), exit code 255: an error of ssh itself.
+const EXIT_SSH: i32 = 255;
+
 /// Adds the functions to the native functions of the preludes.
 pub fn add(
     lua: &Lua,
@@ -35,6 +38,25 @@ pub fn add(
         })?;
     lua.set_named_registry_value("is_before_move", &before_move)?;
     native.set("is_before_move", before_move)?;
+
+    let mapping = objects.clone();
+    native.set(
+        "shell_works",
+        lua.create_function(move |_, event: Table| {
+            let (handle, _) = event_of(&mapping, &event)?;
+            handle.sync.borrow_mut().remote_shell_mut().works();
+            Ok(())
+        })?,
+    )?;
+    let mapping = objects.clone();
+    native.set(
+        "shell_failed",
+        lua.create_function(move |_, (event, code): (Table, i32)| {
+            let (handle, _) = event_of(&mapping, &event)?;
+            let mut sync = handle.sync.borrow_mut();
+            Ok(code == EXIT_SSH && sync.remote_shell_mut().fails())
+        })?,
+    )?;
 
     let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(

@@ -22,7 +22,7 @@ mod whole_tree;
 pub use backoff::Backoff;
 pub use blame::{Blame, FailedEntries, LineKind};
 pub use failed_paths::FailedPaths;
-pub use move_fallback::OtherNames;
+pub use move_fallback::{OtherNames, RemoteShell};
 pub use partial::{Deferred, RetryPlan};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,7 @@ pub(super) struct RetryState {
     size_bound: SizeBound,
     /// Error lines that successful transfers have written as well.
     harmless_lines: BTreeSet<Vec<u8>>,
+    remote_shell: RemoteShell,
 }
 
 impl RetryState {
@@ -60,6 +61,7 @@ impl RetryState {
             failed_paths: FailedPaths::new(delay),
             size_bound: SizeBound::default(),
             harmless_lines: BTreeSet::new(),
+            remote_shell: RemoteShell::default(),
         }
     }
 

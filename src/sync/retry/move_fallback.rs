@@ -25,7 +25,37 @@ pub enum OtherNames {
     Unknown,
 }
 
+/// The number of failures after which a remote shell that has never worked is not waited for.
+const MAX_SHELL_FAILURES: u32 = 3;
+
+/// The remote shell of Moves. It may be another one than that of the transfers, which a wrapper or a
+/// file of the user can give to rsync.
+#[derive(Debug, Default)]
+pub struct RemoteShell {
+    has_worked: bool,
+    failures: u32,
+}
+
+impl RemoteShell {
+    /// Handles a Move that reached the target.
+    pub fn works(&mut self) {
+        self.has_worked = true;
+    }
+
+    /// Handles a Move that did not reach the target. Returns true if it is to be sent, because no
+    /// Move has ever reached the target. Otherwise the target is waited for.
+    pub fn fails(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        !self.has_worked && self.failures >= MAX_SHELL_FAILURES
+    }
+}
+
 impl Sync {
+    /// Returns the remote shell of Moves.
+    pub fn remote_shell_mut(&mut self) -> &mut RemoteShell {
+        &mut self.retry.remote_shell
+    }
+
     /// Queues the fallback of a Move, and removes the Move if it is waiting. An active Move is
     /// removed by [`Sync::succeeded`].
     pub fn split_move(&mut self, id: DelayId, now: Time) {

@@ -2,26 +2,12 @@
 //! and name, and nothing is changed beside it.
 
 use std::fs;
-use std::process::Command;
 
 use super::{Churn, HOSTILE, World};
 
 const CONFIG: &str = r#"
 sync{ default.direct, source = "@DIR@/src", target = "@DIR@/trg", delay = 0.1 }
 "#;
-
-/// Waits until the daemon has nothing left to do. That the trees are equal does not say so: a
-/// rename of something whose events are still in the queue is a copy.
-fn rest(world: &mut World) {
-    world.wait_equal();
-    let asked = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
-        .arg("-socket")
-        .arg(world.path("sock"))
-        .args(["status", "-wait"])
-        .output();
-    let done = asked.as_ref().is_ok_and(|asked| asked.status.success());
-    assert!(done, "{asked:?}");
-}
 
 fn world() -> World {
     let mut world = World::new();
@@ -121,10 +107,10 @@ fn moves_are_moves() {
     world.write("src/f", "1");
     world.mkdir("src/d");
     world.write("src/d/below", "2");
-    rest(&mut world);
+    world.settle();
     let inodes = [world.inode("trg/f"), world.inode("trg/d")];
     world.rename("src/f", "src/d/g");
-    rest(&mut world);
+    world.settle();
     world.rename("src/d", "src/e");
     world.wait_equal();
     assert_eq!([world.inode("trg/e/g"), world.inode("trg/e")], inodes);

@@ -135,6 +135,21 @@ impl World {
         fs::symlink_metadata(self.path(name)).unwrap().ino()
     }
 
+    /// Waits until the daemon, which has the control socket `sock`, has nothing left to do. That the
+    /// trees are equal does not say so: a rename of something whose events are still in the queue is
+    /// a copy.
+    pub fn settle(&mut self) {
+        self.wait_equal();
+        let seconds = LIMIT.as_secs().to_string();
+        let asked = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
+            .arg("-socket")
+            .arg(self.path("sock"))
+            .args(["status", "-wait", "-timeout", &seconds])
+            .output();
+        let done = asked.as_ref().is_ok_and(|asked| asked.status.success());
+        assert!(done, "{asked:?}\n{}", self.log());
+    }
+
     pub fn wait(&mut self, what: &str, mut is_so: impl FnMut(&World) -> bool) {
         let start = Instant::now();
         while !is_so(self) {

@@ -242,6 +242,43 @@ fn the_shell_of_the_environment_carries_moves_too() {
     }
 }
 
+/// A wrapper knows the way to the target, and ssh does not. What is moved is sent; a target that has
+/// been reached is waited for.
+#[test]
+fn without_a_shell_that_works_what_is_moved_is_sent() {
+    let mut world = world();
+    world.program("bin/shell", SSH);
+    world.program("bin/wrapped", "exec rsync -e '@DIR@/bin/shell' \"$@\"");
+    world.program(
+        "bin/ssh",
+        "test -e '@DIR@/reached' || exit 255; . '@DIR@/bin/shell'",
+    );
+    world.write("src/f", "1");
+    let config = CONFIG.replace("archive", "binary = '@DIR@/bin/wrapped', archive");
+    world.start(&format!(
+        "settings{{ controlSocket = '@DIR@/sock' }} {config}"
+    ));
+    world.settle();
+    world.rename("src/f", "src/g");
+    world.write("src/later", "1");
+    world.settle();
+    let sent = |world: &World| world.log().matches("could not be carried out").count();
+    assert_eq!(sent(&world), 1, "{}", world.log());
+    world.write("reached", "");
+    world.rename("src/g", "src/h");
+    world.settle();
+    world.remove("reached");
+    world.rename("src/later", "src/last");
+    let failures = |world: &World| world.log().matches("Retrying Move").count();
+    let before = failures(&world);
+    world.wait("it is tried again and again", |world| {
+        failures(world) > before + 1
+    });
+    world.write("reached", "");
+    world.wait_equal();
+    assert_eq!(sent(&world), 1, "{}", world.log());
+}
+
 /// Other syncs of the source have a renamed directory told with its contents.
 #[test]
 fn beside_syncs_without_moves_a_directory_is_only_moved() {
