@@ -51,7 +51,7 @@ end
 -- Replaces a Move that failed at the target by a deletion and a transfer.
 function native.send_moved(event)
   log("Normal", "The move of " .. native.shown(event.path)
-    .. " could not be carried out at the target, sending it instead.")
+    .. " could not be executed on the target, sending it instead.")
   native.split_move(event)
   return "ok"
 end

@@ -50,7 +50,7 @@ pub fn check_local(
     let refuse = |why: &str| Err(complaint(why));
     if resolved == b"/" {
         return refuse(
-            "is the root directory: everything that the source has not would be deleted",
+            "is the root directory: all files that are not in the source would be deleted",
         );
     }
     if resolved == source {
@@ -72,8 +72,8 @@ pub fn check_local(
             refuse("is inside the source and not excluded: it would be copied into itself")
         }
         None => Ok(Some(complaint(
-            "is inside the source: it is copied into itself unless rsync's own options leave it \
-             out. Exclude it with exclude = { ... } as well",
+            "is inside the source: it is copied into itself unless rsync's own options exclude \
+             it. Exclude it with exclude = { ... } as well",
         ))),
     }
 }
@@ -114,8 +114,8 @@ fn may_exclude_directories(option: &[u8]) -> bool {
     !is_size && !rsync_syntax::is_in(FILES_ONLY, option)
 }
 
-/// The time that a file system has to answer before a path on it is taken as it is written. The
-/// target is looked at again before the first transfer.
+/// The maximum time to resolve a path; after it, the path is used as it is written. The target is
+/// checked again before the first transfer.
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 
 /// Returns the absolute path with a trailing slash, with symbolic links resolved as far as it

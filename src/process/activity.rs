@@ -13,12 +13,12 @@ const FIFO_FUNCTIONS: [&str; 2] = ["wait_for_partner", "fifo_open"];
 /// System calls that open a file.
 const OPEN_CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
 
-/// A program through which only keep-alive messages pass while a transfer stands still
-/// (ssh_config(5), ServerAliveInterval), so its I/O does not count.
+/// A program whose I/O does not count, because it passes keep-alive messages (ssh_config(5),
+/// ServerAliveInterval) while a transfer is stalled.
 const CARRIER: &str = "ssh";
 
 /// The growth of a counter that the keep-alive messages of rsync (`--timeout`) may cause between
-/// two observations. They pass while a transfer stands still.
+/// two observations. They are sent while a transfer is stalled.
 pub const KEEP_ALIVE: u64 = 64;
 
 /// The weight of a tick of CPU time in a counter: it is more than a keep-alive message.

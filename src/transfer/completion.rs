@@ -108,7 +108,7 @@ pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation
     }
 }
 
-/// Queues the entries of a transfer that was ended in order to be repeated. It is no failure.
+/// Queues the entries of a transfer that was ended in order to be repeated. This is not a failure.
 pub fn repeat(job: &Job, now: Time) {
     let mut sync = job.handle.sync.borrow_mut();
     sync.transferred();
@@ -143,8 +143,8 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
                 );
                 let name = &sync.config.name;
                 log::warn(format_args!(
-                    "{name}: new directories that cannot be read: {count}; their contents are sent \
-                     when they can"
+                    "{name}: new directories that cannot be read: {count}; their contents are \
+                     sent when they become readable"
                 ));
             }
             drop(sync);
@@ -170,7 +170,7 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             match sync.compare_smaller(&job.ids, &paths, now) {
                 Some(retry) => tell_partial(&sync, retry, code),
                 None => log::warn(format_args!(
-                    "{}: {why}, comparing what is smaller",
+                    "{}: {why}, comparing smaller files",
                     sync.config.name
                 )),
             }
@@ -400,9 +400,9 @@ fn retry_all(sync: &mut Sync, job: &Job, now: Time) {
 fn tell_partial(sync: &Sync, retry: RetryPlan, code: i32) {
     let name = &sync.config.name;
     let begin = if code == 0 {
-        format!("{name}: files too large for the target were left out;")
+        format!("{name}: files too large for the target were skipped;")
     } else {
-        format!("{name}: partial transfer (exit code {code}), could not do everything;")
+        format!("{name}: partial transfer (exit code {code});")
     };
     match retry {
         RetryPlan::Nothing => {}
@@ -435,7 +435,7 @@ fn tell_deferred(sync: &Sync, deferred: &Deferred, limit: Option<SizeLimit>, cod
 fn too_large(paths: usize, limit: Option<SizeLimit>, code: i32) -> String {
     let paths = counted(paths, "path");
     match limit {
-        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
+        Some(SizeLimit::Space) => format!("no space left on the target for {paths}"),
         Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
         Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
         None => format!("the transfer stopped at {paths} (exit code {code})"),
@@ -468,8 +468,7 @@ pub fn end_sync(
         return exit;
     }
     log::error(format_args!(
-        "{name}: ended by exit code {}, its target is not kept current any more; \
-         the other syncs go on",
+        "{name}: ended by exit code {}, its target is no longer updated; the other syncs continue",
         status.code()
     ));
     Vec::new()

@@ -47,7 +47,7 @@ impl LocalJobs {
         self.jobs.len()
     }
 
-    /// Returns the unfinished jobs, with the time without progress of those that stand still.
+    /// Returns the unfinished jobs, with the time without progress of stalled ones.
     pub fn jobs(&self) -> impl Iterator<Item = (&Job, Option<Duration>)> {
         let stalled = |token: &u64| self.progress.get(token)?.idle_clock.stalled();
         self.jobs
@@ -221,7 +221,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
         if sync.counters.unset(attribute, count) {
             log::warn(format_args!(
                 "{}: the target does not permit the {} of some files; they are copied without \
-                 (told once)",
+                 (reported once)",
                 sync.config.name,
                 attribute.name()
             ));
@@ -230,7 +230,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     let name = &sync.config.name;
     for path in &report.split {
         log::normal(format_args!(
-            "The move of {} could not be carried out at the target, sending it instead.",
+            "The move of {} could not be executed on the target, sending it instead.",
             log::escape(paths::relative(path))
         ));
     }

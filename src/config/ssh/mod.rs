@@ -144,7 +144,7 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
             return Err(config_error_about(
                 "options",
                 "Parameter \"ssh.options\" must be a table, as in options = { User = \"me\" }; \
-                 words for the command line of ssh belong into _extra = { \"-4\" }.",
+                 words of ssh's command line belong in _extra = { \"-4\" }.",
             ));
         }
     };

@@ -83,7 +83,7 @@ impl Sync {
         self.retry.backoff.failures()
     }
 
-    /// Returns true if the last work has to be done again.
+    /// Returns true if the last work must be repeated.
     pub fn is_failing(&self) -> bool {
         self.failures() > 0
     }
@@ -179,8 +179,9 @@ impl Sync {
         }
     }
 
-    /// Retries paths that the check gate leaves out of the next transfer. That this transfer
-    /// succeeds does not concern them, even if they pass the checks of another sync meanwhile.
+    /// Retries paths that the check gate leaves out of the next transfer. The success of this
+    /// transfer does not concern them, even if they pass the checks of another sync in the
+    /// meantime.
     pub fn retry_held_paths(&mut self, paths: Vec<(Vec<u8>, Etype)>, now: Time) -> RetryPlan {
         let plan = self.retry_paths(paths.iter().cloned(), now);
         for (path, _) in &paths {
@@ -331,7 +332,7 @@ mod tests {
         assert!(matches!(sync.next(now), Next::Act(_)));
         sync.defer(now + SECOND);
         assert_eq!(sync.next(now + SECOND - 1), Next::At(now + SECOND));
-        // It is no failure.
+        // It is not a failure.
         assert_eq!((sync.next_retry(), sync.failures()), (None, 0));
         assert!(matches!(sync.next(now + SECOND), Next::Act(_)));
     }

@@ -138,10 +138,10 @@ fn moves_that_cannot_be_are_sent() {
         world.rename(format!("src/{from}"), format!("src/{to}"));
         world.wait_equal();
         world.wait("the end of it", |world| {
-            world.log().contains("could not be carried out")
+            world.log().contains("could not be executed")
         });
         let log = world.log();
-        assert_eq!(log.matches("could not be carried out").count(), 1, "{log}");
+        assert_eq!(log.matches("could not be executed").count(), 1, "{log}");
         assert_eq!(fs::read_dir(world.path("bin")).unwrap().count(), 0);
     }
 }

@@ -95,7 +95,7 @@ fn any_name_is_moved_at_the_target() {
         assert!(!world.path(format!("{directory}pwned")).exists());
     }
     let log = world.log();
-    assert!(!log.contains("could not be carried out"), "{log}");
+    assert!(!log.contains("could not be executed"), "{log}");
     assert!(
         log.contains("Moving new\\012line -> mnew\\012line"),
         "{log}"
@@ -126,7 +126,7 @@ fn a_failing_move_is_sent() {
             }
             assert!(delete == "true" || world.path(format!("trg/{from}")).exists());
             let log = world.log();
-            assert_eq!(log.matches("could not be carried out").count(), 1, "{log}");
+            assert_eq!(log.matches("could not be executed").count(), 1, "{log}");
             assert_eq!(log.matches("Moving ").count(), 1, "{log}");
 
             fs::remove_file(world.path("broken")).unwrap();
@@ -172,7 +172,7 @@ fn a_failing_move_leaves_what_the_filter_protects() {
         world.path("trg/e/f").exists() && !world.path("trg/d/f").exists()
     });
     assert!(world.path("trg/d/kept.bak").exists());
-    assert!(world.log().contains("could not be carried out"));
+    assert!(world.log().contains("could not be executed"));
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn nothing_is_moved_through_a_link_at_the_target() {
             for file in ["out/f", "out/l/f", "out/d/f"] {
                 assert_eq!(fs::read(world.path(file)).unwrap(), b"precious", "{case}");
             }
-            assert!(world.log().contains("could not be carried out"), "{case}");
+            assert!(world.log().contains("could not be executed"), "{case}");
         }
     }
 }
