@@ -35,11 +35,34 @@ pub fn for_syntax(message: &str, text: &str) -> Option<String> {
             Some(". A key is a name without quotes, or in brackets: [\"...\"] = ...".to_owned())
         }
         "<eof>" => None,
+        _ if message.contains("'}' expected") && follows_key(message, text, near) => {
+            Some(". A key and its value have \"=\" between them.".to_owned())
+        }
         _ if message.contains("'}' expected") && is_beginning_of_item(near) => {
             Some(format!(". Perhaps a comma is missing before {near}."))
         }
         _ => None,
     }
+}
+
+/// Returns true if the token behind a key without `=`, as in `delay 5`, is the one near which Lua fails.
+fn follows_key(message: &str, text: &str, near: &str) -> bool {
+    let is_key = || {
+        let line = text.lines().nth(line_number(message)?.checked_sub(1)?)?;
+        if near.starts_with(['{', '[']) {
+            return None;
+        }
+        let (before, behind) = line.split_at_checked(line.find(near)?)?;
+        let before = before.trim_end();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let before_name = before.trim_end_matches(is_name);
+        let begins_item =
+            before_name.trim().is_empty() || before_name.trim_end().ends_with([',', ';', '{']);
+        // What has a value itself is the key of the next item.
+        let has_value = behind[near.len()..].trim_start().starts_with('=');
+        Some(before_name != before && begins_item && !has_value)
+    };
+    is_key().unwrap_or(false)
 }
 
 /// Returns the hint for a run time error of a configuration, beginning with the end of the
@@ -165,6 +188,9 @@ mod tests {
                 "a comma is missing before source.",
             ),
             ("sync{ a = { 'x' 'y' } }", "a comma is missing before"),
+            ("sync{ default.rsync, delay 5 }", "have \"=\" between them."),
+            ("sync{\n  delay 5,\n}", "have \"=\" between them."),
+            ("sync{ delay true }", "have \"=\" between them."),
             ("sync{ a = 1, b = { } { } }", "a comma is missing before {."),
             ("sync{ a = 5s }", "A number has no unit"),
             ("sync{ a = “x” }", "not in \u{201c} (U+201C)"),

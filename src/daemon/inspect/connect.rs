@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde::Serialize;
@@ -31,6 +32,10 @@ const SESSION: &str = "echo lsyncd-session; \
 
 /// The time in which a connection has to be made, in seconds.
 const CONNECT_TIMEOUT: &str = "20";
+
+/// The time in which a program that has connected has to end. One side may accept the connection and
+/// say nothing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The result of the test of a target.
 #[derive(Debug, Serialize)]
@@ -125,6 +130,10 @@ impl ConnectResult {
 
     /// Fails with the reason that a program gave.
     fn failed(&mut self, ended: &Ended) {
+        if ended.timed_out {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            return self.fail(format!("no answer in {seconds} s"));
+        }
         let reason = batch::reason(ended.errors.split(|&byte| byte == b'\n'));
         self.fail(match reason {
             [] => format!("exit code {}", ended.status.code()),
@@ -223,7 +232,9 @@ impl ConnectResult {
             command.args.push(word);
         }
         let mut output = Vec::new();
-        let ended = match run_without_terminal(&command, |line| output.push(line.to_vec())) {
+        let ended = match run_without_terminal(&command, Some(ANSWER_TIMEOUT), |line| {
+            output.push(line.to_vec())
+        }) {
             Ok(ended) => ended,
             Err(error) => return self.fail(not_started(program, &error)),
         };
@@ -235,7 +246,9 @@ impl ConnectResult {
                 self.read_session(&output[begin..], rsync, directory, request);
             }
             // ssh's own failures.
-            None if ended.status == ExitStatus::Exit(255) => self.failed(&ended),
+            None if ended.timed_out || ended.status == ExitStatus::Exit(255) => {
+                self.failed(&ended);
+            }
             None => self.found.push(format!(
                 "{shown} permits no commands; rsync is tested, write access is not"
             )),
@@ -290,7 +303,7 @@ impl ConnectResult {
         command.args = connecting_words(&request.args);
         command.args.push(host.to_vec());
         let mut names = Vec::new();
-        let ended = run_without_terminal(&command, |line| {
+        let ended = run_without_terminal(&command, Some(ANSWER_TIMEOUT), |line| {
             if let Some(end) = line.iter().position(|&byte| byte == b'\t') {
                 names.push(line[..end].trim_ascii_end().to_vec());
             }
@@ -333,7 +346,7 @@ impl ConnectResult {
             command.args.push(word.into());
         }
         command.args.extend([source.clone(), target.clone()]);
-        match run_without_terminal(&command, |_| ()) {
+        match run_without_terminal(&command, Some(ANSWER_TIMEOUT), |_| ()) {
             Ok(ended) if ended.status.is_success() => {
                 self.found.push("rsync works on both sides".into());
             }

@@ -69,6 +69,16 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
             .into();
     }
     let kind = script.kind(handle);
+    let only = match script.handled_events(handle) {
+        Some(keys)
+            if !["onCreate", "onModify"]
+                .iter()
+                .any(|key| keys.contains(key)) =>
+        {
+            format!("; only {} is handled", keys.join(", "))
+        }
+        _ => String::new(),
+    };
     let options = match kind {
         Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(handle),
         _ => Vec::new(),
@@ -87,7 +97,7 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
     };
     let Some(decision) = all.deciding(path) else {
         return format!(
-            "{sent}{}{unless}; no rule matches it",
+            "{sent}{}{unless}; no rule matches it{only}",
             goes_to(target, path)
         );
     };
@@ -116,7 +126,11 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
         Sign::Exclude => String::new(),
     };
     let pattern = escape(decision.pattern.text());
-    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}")
+    let only = match decision.sign {
+        Sign::Include => only.as_str(),
+        Sign::Exclude => "",
+    };
+    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}{only}")
 }
 
 fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {

@@ -139,7 +139,7 @@ impl Preview {
     fn dry_run(&mut self, request: &SpawnRequest, most: usize) {
         let mut changes = Changes::default();
         let (mut files, mut created) = (0, 0);
-        let ended = run_without_terminal(&dry_run(request), |line| {
+        let ended = run_without_terminal(&dry_run(request), None, |line| {
             let count = |label: &[u8]| output::count(line.strip_prefix(label)?);
             if let Some(found) = Itemized::parse(line) {
                 changes.add(&found, most);

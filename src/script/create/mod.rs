@@ -62,7 +62,8 @@ pub fn create(
     if policy == Policy::Coalesce {
         typed.verify = config::verify(&config)?;
         check_verify(&typed)?;
-        sync_checks::warn_of_target(lua, &typed);
+        let is_direct = sync_checks::has_action_of(lua, &config, "direct")?;
+        sync_checks::warn_of_target(lua, &typed, is_direct);
         check_target(lua, &config, &typed, &filter)?;
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::batch;
-use crate::config::keys::Kinds;
+use crate::config::keys::{self, Kinds, ValueType};
 use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::log;
@@ -43,6 +43,31 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         let text = format!("delete must be {known}, not {shown}: nothing is deleted");
         warn("delete", text);
     }
+    let host = text_of(&config.get("host")?).unwrap_or_default();
+    if has_action_of(lua, config, "rsyncssh")? && host.contains(&b'/') {
+        let text = format!(
+            "host = \"{}\" is no name of a host; the directory is targetdir",
+            log::escape(&host)
+        );
+        warn("host", text);
+    }
+    if let Value::Table(options) = config.get("rsync")? {
+        for pair in options.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            let (key, value) = (text_of(&key), text_of(&value));
+            let (Some(key), Some(value)) = (key, value) else {
+                continue;
+            };
+            let is_no = ["no", "false", "off", "0"]
+                .map(str::as_bytes)
+                .contains(&&*value);
+            if is_no && is_switch_of_rsync(&key) {
+                let (key, value) = (log::escape(&key), log::escape(&value));
+                let text = format!("{key} is true for the text \"{value}\"; write {key} = false");
+                warn(&key, text);
+            }
+        }
+    }
     for table in ["rsync", "ssh"] {
         if let Value::Table(options) = config.get(table)?
             && let Value::String(text) = options.get("_extra")?
@@ -73,6 +98,13 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns true for a key of `rsync = { … }` that is true or false.
+fn is_switch_of_rsync(key: &[u8]) -> bool {
+    let key = std::str::from_utf8(key).ok();
+    let key = key.and_then(|key| keys::find(keys::RSYNC, key));
+    key.is_some_and(|key| matches!(key.value, ValueType::Switch))
 }
 
 /// Returns true for options of rsync with a blank where none can be: a long one before its value,
@@ -114,10 +146,18 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
 
 /// Warns of a target that a shell would expand. A configuration does not, so it names a directory
 /// below the working directory.
-pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
+pub fn warn_of_target(lua: &Lua, sync: &SyncConfig, is_direct: bool) {
     let target = sync.target.as_deref().unwrap_or_default();
     // Only a suspicious target is looked at: its file system may not answer.
     let exists = || Path::new(OsStr::from_bytes(target)).exists();
+    if is_direct && batch::is_remote(target) && !exists() {
+        let text = format!(
+            "default.direct copies on this host only, so {} is a directory of this host; use \
+             default.rsync or default.rsyncssh for another host",
+            log::escape(target)
+        );
+        log::warn(errors::message(lua, &config_error_about("target", text)));
+    }
     if let Some(advice) = unexpanded(target).filter(|_| !batch::is_remote(target) && !exists()) {
         let text = format!("the target {}:{advice}", log::escape(target));
         log::warn(errors::message(lua, &config_error_about("target", text)));
@@ -221,6 +261,19 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Returns true if the action is the one that calls the `on…` functions.
+pub fn has_default_action(lua: &Lua, config: &Table) -> Result<bool> {
+    let default: Table = lua.globals().raw_get("default")?;
+    Ok(default.raw_get::<Value>("action")? == config.get::<Value>("action")?)
+}
+
+/// Returns true if the action is that of this kind.
+pub fn has_action_of(lua: &Lua, config: &Table, kind: &str) -> Result<bool> {
+    let default: Table = lua.globals().raw_get("default")?;
+    let kind: Table = default.raw_get(kind)?;
+    Ok(kind.raw_get::<Value>("action")? == config.get::<Value>("action")?)
 }
 
 /// Returns true if the function at this key is that of `default` or of one of the built-in kinds.

@@ -7,7 +7,7 @@ use mlua::{Function, Result, Table, Value};
 
 use crate::batch;
 use crate::config::keys::Kinds;
-use crate::config::{self, Check, Hook, OnReject, destination, text_of};
+use crate::config::{self, Check, Hook, OnReject, destination, text_of, truthy};
 use crate::script::create::sync_checks;
 use crate::script::layer3;
 use crate::script::runtime::Script;
@@ -44,6 +44,19 @@ impl Script {
     /// Returns true for a sync without any action.
     pub fn is_idle(&self, handle: &SyncHandle) -> bool {
         sync_checks::is_idle(&self.lua, &handle.config).unwrap_or(false)
+    }
+
+    /// Returns the keys of the functions and commands that the sync has for events; `None` if its
+    /// action handles events in another way.
+    pub fn handled_events(&self, handle: &SyncHandle) -> Option<Vec<&'static str>> {
+        if !sync_checks::has_default_action(&self.lua, &handle.config).unwrap_or(false) {
+            return None;
+        }
+        let is_set = |key: &&str| {
+            let value = handle.config.get::<Value>(*key);
+            value.is_ok_and(|value| truthy(&value))
+        };
+        Some(layer3::KEYS.into_iter().filter(is_set).collect())
     }
 
     /// Returns the programs of the sync, as far as its configuration names them.

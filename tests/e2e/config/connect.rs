@@ -175,6 +175,22 @@ fn targets_of_this_host_and_programs_that_ask_are_answered() {
 }
 
 /// What a real sshd and a real rsync daemon answer is understood.
+/// It is given up, and the next target is tested.
+#[test]
+fn a_peer_that_says_nothing_is_a_failure() {
+    let dir = world("sleep 1000; true\n");
+    let config = format!(
+        "{}\nsync {{ default.rsync, source = '@SRC@', target = '@TRG@' }}",
+        over_ssh("@TRG@")
+    );
+    let ended = check(&dir, &config, &[]);
+    assert_parts(
+        &ended,
+        255,
+        &["no answer in 45 s", "but 1 target cannot be used."],
+    );
+}
+
 #[test]
 fn failures_of_a_real_host_have_a_remedy() {
     let dir = Dir::new();

@@ -146,6 +146,7 @@ fn a_target_inside_the_source_may_be_left_out_by_options_of_rsync() {
         "'--exclude', '/in'",
         "'--exclude-from=@DIR@/list'",
         "'-f', '- in/'",
+        "'-F', '--exclude=*/'",
     ] {
         let dir = Dir::new();
         dir.put("list", "/in/\n");
@@ -162,7 +163,7 @@ fn a_target_inside_the_source_may_be_left_out_by_options_of_rsync() {
         });
         assert!(!dir.src("in/trg/in").exists(), "{options}");
         let told = daemon.log().contains("is inside the source");
-        assert_eq!(told, options.contains("-from"), "{options}");
+        assert_eq!(told, options.contains("-F"), "{options}");
     }
 }
 
