@@ -12,7 +12,7 @@
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
 //! * `backup`: the dated directories of `backup`;
 //! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of
-//! day;
+//!   day;
 //! * `verify`: comparisons at given times;
 //! * `warm_start`: the properties of a sync that `init = "changed"` requires;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;

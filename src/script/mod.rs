@@ -7,8 +7,7 @@
 //! * `runtime`, `hook`: calls into the loaded configuration;
 //! * `context`: the state shared with the event loop, with these parts:
 //! * `sync_handle`, `tunnel_object`, `observed`: a sync with its Lua objects, a tunnel, and
-//! observed
-//!   file descriptors;
+//!   observed file descriptors;
 //! * `request`: requests for the event loop;
 //! * `prelude_api`: native functions of the preludes;
 //! * `load_error`: failures to load a configuration;
