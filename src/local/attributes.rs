@@ -148,13 +148,13 @@ pub fn is_copy(source: &Stat, target: &Stat) -> bool {
         && (source.st_mtime_nsec == target.st_mtime_nsec || target.st_mtime_nsec == 0)
 }
 
-/// Returns true if [`is_copy`] does and the target was written long enough after the source that
-/// any later change of the source has another time: file systems have coarse clocks.
+/// Returns true if [`is_copy`] does and the source has not changed since the target was written,
+/// be it that its modification time was set back.
 pub fn is_proven_copy(source: &Stat, target: &Stat) -> bool {
-    is_copy(source, target) && target.st_ctime > source.st_mtime + 2
+    is_copy(source, target) && !may_be_newer(source, target)
 }
 
-/// Returns true if the attributes of the source may have changed after the target was written:
+/// Returns true if the source may have changed after the target was written:
 /// file systems have coarse clocks.
 pub fn may_be_newer(source: &Stat, target: &Stat) -> bool {
     source.st_ctime + 2 >= target.st_ctime

@@ -200,6 +200,8 @@ impl Mirror<'_> {
             return self.put(path, &stat);
         }
         let replaced = self.make_directory(path, &stat)?;
+        // It may be another directory than before, or the same one again.
+        self.changed_in(paths::split(path).0);
         self.directories.insert(paths::with_slash(path));
         if deep || replaced {
             let failures = self.report.failures.len();

@@ -134,6 +134,11 @@ fn a_change_that_was_not_seen_arrives_with_rsyncssh() {
 }
 
 #[test]
+fn a_change_that_was_not_seen_arrives_without_rsync() {
+    arrives_after_a_kill(&config("default.direct", LOCAL, ""));
+}
+
+#[test]
 fn a_change_that_was_not_seen_arrives_in_a_pass() {
     let dir = Dir::new();
     prepare(&dir);

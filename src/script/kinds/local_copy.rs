@@ -67,6 +67,9 @@ fn request(
         None => delete.in_batches(),
     };
     drop(sync);
+    if task == CopyTask::Everything {
+        handle.sync.borrow_mut().verify_mut().compares_all(true);
+    }
     Ok(CopyRequest {
         handle,
         agent,

@@ -128,7 +128,7 @@ impl Verify {
         self.last = Some(begun - CLOCK_TICK);
     }
 
-    /// Records that rsync compares everything. `by_time` is false if a user program decides how.
+    /// Records that everything is compared. `by_time` is false if a user program decides how.
     pub fn compares_all(&mut self, by_time: bool) {
         self.wanted = by_time && self.needed;
         self.needed &= by_time;

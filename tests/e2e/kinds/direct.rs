@@ -2,6 +2,10 @@
 //! and name, and nothing is changed beside it.
 
 use std::fs;
+use std::time::{Duration, UNIX_EPOCH};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::signal::Signal;
 
 use super::{Churn, HOSTILE, World};
 
@@ -96,6 +100,68 @@ fn any_name_is_created_moved_and_deleted() {
     }
     world.wait_equal();
     assert!(!world.path("pwned").exists());
+}
+
+/// Size and time of the file are as before, and the directory was renamed and renamed back.
+#[test]
+fn a_file_that_was_rewritten_with_its_old_time_is_copied() {
+    let mut world = World::new();
+    world.mkdir("src/d");
+    world.mkdir("src/d/sub");
+    world.write("src/d/sub/f", "1111");
+    let file = fs::File::options()
+        .write(true)
+        .open(world.path("src/d/sub/f"));
+    let old = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    file.unwrap().set_modified(old).unwrap();
+    world.start(&format!(
+        "settings{{ controlSocket = '@DIR@/sock' }}\n{CONFIG}"
+    ));
+    world.settle();
+    world.signal(Signal::SIGSTOP);
+    world.rename("src/d/sub", "src/d/x");
+    world.rename("src/d/x", "src/d/sub");
+    world.write("src/d/sub/f", "2222");
+    let file = fs::File::options()
+        .write(true)
+        .open(world.path("src/d/sub/f"));
+    file.unwrap().set_modified(old).unwrap();
+    world.signal(Signal::SIGCONT);
+    world.settle();
+    assert_eq!(fs::read(world.path("trg/d/sub/f")).unwrap(), b"2222");
+}
+
+/// A directory in the place of another changes the time of the one that it is in.
+#[test]
+fn directories_have_their_times_after_an_exchange() {
+    let mut world = World::new();
+    for name in ["src/a", "src/a/d", "src/b", "src/b/d", "src/c", "src/c/d"] {
+        world.mkdir(name);
+    }
+    world.start(&format!(
+        "settings{{ controlSocket = '@DIR@/sock' }}\n{CONFIG}"
+    ));
+    world.settle();
+    let [one, other] = ["src/a/d", "src/b/d"].map(|name| world.path(name));
+    renameat2(
+        AT_FDCWD,
+        &one,
+        AT_FDCWD,
+        &other,
+        RenameFlags::RENAME_EXCHANGE,
+    )
+    .unwrap();
+    world.remove("src/c/d");
+    world.mkdir("src/c/d");
+    world.settle();
+    for name in ["a", "b", "c"] {
+        let time = |tree: &str| {
+            fs::metadata(world.path(format!("{tree}/{name}")))
+                .unwrap()
+                .modified()
+        };
+        assert_eq!(time("trg").unwrap(), time("src").unwrap(), "{name}");
+    }
 }
 
 #[test]

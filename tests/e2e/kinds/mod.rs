@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// Far more than anything takes; a test that waits so long has failed.
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -133,6 +136,12 @@ impl World {
 
     pub fn inode(&self, name: impl AsRef<[u8]>) -> u64 {
         fs::symlink_metadata(self.path(name)).unwrap().ino()
+    }
+
+    /// Sends a signal to the daemon.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.daemon.as_ref().unwrap().id();
+        kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     }
 
     /// Waits until the daemon, which has the control socket `sock`, has nothing left to do. That the
