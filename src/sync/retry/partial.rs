@@ -107,17 +107,19 @@ impl Sync {
                 self.retry.failed_paths.succeeded(path, *etype);
             }
         }
-        if failed.is_empty() {
-            return RetryPlan::Nothing;
-        }
-        if is_whole
-            && failed
-                .iter()
-                .any(|(path, etype)| !self.can_retry(path, *etype))
-        {
+        let mut all = failed.iter();
+        if is_whole && all.any(|(path, etype)| !self.can_retry(path, *etype)) {
             return self.retry_everything(now);
         }
-        self.retry_paths(failed, now)
+        let plan = match failed.is_empty() {
+            true => RetryPlan::Nothing,
+            false => self.retry_paths(failed, now),
+        };
+        if is_whole && !self.retry.failed_paths.retries_everything() {
+            // What it has not done is known by its paths.
+            self.retry.failed_paths.compared();
+        }
+        plan
     }
 
     /// Removes links that rsync follows and that lead nowhere, since there is nothing to send. They

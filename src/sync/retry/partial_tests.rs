@@ -221,3 +221,22 @@ fn transfers_that_stop_at_ever_new_paths_wait() {
     assert!(sync.defer_failed(&ids, &name("/a"), false, later).is_some());
     assert!(matches!(sync.next(later), Next::Act(_)));
 }
+
+/// What is known by its paths is no reason to compare everything again, nor is it missing when these
+/// have arrived.
+#[test]
+fn a_comparison_that_names_what_failed_ends_the_failures_of_others() {
+    let mut sync = sync_with(Policy::Coalesce);
+    let ids = begin_startup(&mut sync);
+    let plan = sync.partly_failed(&ids, FailedEntries::Everything, 0);
+    assert!(matches!(plan, RetryPlan::Everything(_)));
+    let later = 100 * SECOND;
+    assert!(matches!(sync.next(later), Next::Act(_)));
+    let ids = begin(&mut sync);
+    sync.partly_failed(&ids, failure("/a"), later);
+    assert_eq!(sync.failed_paths().since(), Some(0));
+    sync.next(2 * later);
+    let ids = begin(&mut sync);
+    sync.succeeded(&ids);
+    assert_eq!(sync.failed_paths().since(), None);
+}
