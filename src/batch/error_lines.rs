@@ -347,7 +347,8 @@ const OVERFLOWS: &[u8] = b"filename overflows max-path len by ";
 /// Parses one line of rsync's error output.
 pub fn read(line: &[u8]) -> ErrorLine {
     let begins = |words: &&&str| line.starts_with(words.as_bytes());
-    if NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
+    // rsync ends a line of progress before a message, whichever output that goes to.
+    if line.is_empty() || NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
         return ErrorLine::Neutral;
     }
     if let Some(rest) = line.strip_prefix(OVERFLOWS) {

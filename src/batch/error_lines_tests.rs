@@ -252,7 +252,7 @@ fn messages_of_all_versions() {
             "",
         ),
         ("rsync: [receiver] mkstemp \"/t/d/.f.Ab", "Unknown", ""),
-        ("", "Unknown", ""),
+        ("", "Neutral", ""),
     ];
     for (line, said, name) in table {
         assert_eq!(told(line), (said.to_owned(), name.to_owned()), "{line}");

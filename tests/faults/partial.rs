@@ -1,9 +1,10 @@
 //! Transfers that do a part of their work: what rsync names is sent again and nothing else; what it
 //! does not name clearly makes everything be sent again.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use crate::support::daemon::{Daemon, Running};
+use crate::support::daemon::{Daemon, MIRROR, Running};
 use crate::support::dir::{Dir, program, skip};
 use crate::support::fake::{Call, Fake};
 
@@ -25,6 +26,35 @@ fn says(dir: &Dir, call: usize, lines: &[&str]) {
     dir.put(
         &format!("fake/say.{call}"),
         dir.expand(&(lines.join("\n") + "\n")),
+    );
+}
+
+/// rsync writes it where a line of progress precedes the message of an error.
+#[test]
+fn an_empty_line_is_no_reason_to_compare_everything_again() {
+    let dir = Dir::new();
+    let wrapper = dir.put(
+        "bin/wrapped",
+        dir.expand(
+            "#!/bin/sh\nif mkdir @DIR@/called; then rsync --exclude=/a \"$@\"; {
+             echo; echo 'rsync: [sender] send_files failed to open \"@SRC@/a\": Permission denied (13)'
+             echo 'rsync error: some files/attrs were not transferred (see previous errors) (code 23)'
+             } >&2; exit 23; fi; exec rsync \"$@\"\n",
+        ),
+    );
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.write("a", "1");
+    dir.write("b", "1");
+    let config = MIRROR.replace(
+        "archive = true",
+        "archive = true, binary = '@DIR@/bin/wrapped'",
+    );
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_equal();
+    let log = daemon.log();
+    assert!(
+        log.contains("retrying 1 path in") && !log.contains("everything again"),
+        "{log}"
     );
 }
 
