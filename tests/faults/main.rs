@@ -7,6 +7,7 @@
 //! | limits | out of watches, out of instances, an overflowing queue |
 //! | mounts | file systems inside a source that come and go |
 //! | fanotify | what differs if sources are watched with fanotify |
+//! | delete_limit | transfers that would delete too much |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | exposed | files outside of the source, for those who may write to it |
 //! | replaced | sources with an empty directory in their place |
@@ -40,6 +41,7 @@ mod support;
 
 mod children;
 mod churn;
+mod delete_limit;
 mod distrust;
 mod exposed;
 mod fanotify;
