@@ -75,7 +75,11 @@ pub struct StagedTree {
     /// Paths removed while transfers were reading.
     pub(super) removed: RemovedPaths,
     /// Directories that were compared with everything below them in this pass.
-    pub(super) compared: HashSet<Vec<u8>>,
+    /// They end with a slash.
+    pub(super) compared: BTreeSet<Vec<u8>>,
+    /// Directories that were found in the source and made in the tree in this pass, with those
+    /// above them. They end with a slash.
+    pub(super) present: HashSet<Vec<u8>>,
     /// Files that were copied in this pass.
     pub(super) copied: HashSet<Vec<u8>>,
     pub(super) stop: Arc<AtomicBool>,
@@ -126,7 +130,8 @@ impl StagedTree {
             copier: Copier::default(),
             touched: BTreeSet::new(),
             doomed: Vec::new(),
-            compared: HashSet::new(),
+            compared: BTreeSet::new(),
+            present: HashSet::new(),
             copied: HashSet::new(),
             stop,
             private,
@@ -154,6 +159,7 @@ impl StagedTree {
         self.tree.forget();
         self.copied.clear();
         self.compared.clear();
+        self.present.clear();
         self.incoming.empty(&self.private)?;
         let mut found = Collected::default();
         match look {
@@ -174,7 +180,8 @@ impl StagedTree {
         }
         self.finish_directories();
         self.copied = HashSet::new();
-        self.compared = HashSet::new();
+        self.compared = BTreeSet::new();
+        self.present = HashSet::new();
         Ok(found)
     }
 
@@ -228,6 +235,7 @@ impl StagedTree {
 
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         self.tree.forget();
+        self.present.clear();
         let aside = self.incoming.directory().directory(b"/")?;
         match self.above(path) {
             Ok((directory, name)) => {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::AsFd;
 use std::sync::{PoisonError, RwLock};
 
@@ -54,9 +55,26 @@ impl StagedTree {
 
     /// Returns true if this directory, or one above it, has been compared with everything below it.
     fn is_compared(&self, path: &[u8]) -> bool {
-        let above = paths::directories(path).map(paths::bare);
-        let mut around = above.chain([path]);
-        !self.compared.is_empty() && around.any(|path| self.compared.contains(path))
+        let path = paths::with_slash(path);
+        // None of them is below another one, so the one around this path is the last before it.
+        let mut before = self
+            .compared
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(path.as_slice())));
+        before
+            .next_back()
+            .is_some_and(|other| path.starts_with(other))
+    }
+
+    fn set_compared(&mut self, path: &[u8]) {
+        let top = paths::with_slash(path);
+        let below = self
+            .compared
+            .range::<[u8], _>((Bound::Included(top.as_slice()), Bound::Unbounded));
+        let below = below.take_while(|other| other.starts_with(&top));
+        for other in below.cloned().collect::<Vec<_>>() {
+            self.compared.remove(&other);
+        }
+        self.compared.insert(top);
     }
 
     /// Compares everything in a directory that is in the tree already.
@@ -70,7 +88,7 @@ impl StagedTree {
         found: &mut Collected,
     ) -> io::Result<()> {
         let top = paths::bare(path);
-        self.compared.insert(top.to_vec());
+        self.set_compared(top);
         found.compared.push(top.to_vec());
         let mut open = vec![paths::with_slash(top)];
         while let Some(directory) = open.pop() {
@@ -142,11 +160,16 @@ impl StagedTree {
     /// Creates the directories above a path. Returns false if one of them is not a directory any more,
     /// which another event reports.
     fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
-        for above in paths::directories(paths::bare(path)).skip(1) {
-            match self.source.lookup(paths::bare(above))? {
-                Some(stat) if is_directory(&stat) => self.directory(above)?,
+        let above = paths::directories(paths::bare(path)).rev();
+        let is_unknown =
+            |directory: &&[u8]| *directory != b"/" && !self.present.contains(*directory);
+        let unknown: Vec<&[u8]> = above.take_while(is_unknown).collect();
+        for directory in unknown.into_iter().rev() {
+            match self.source.lookup(paths::bare(directory))? {
+                Some(stat) if is_directory(&stat) => self.directory(directory)?,
                 _ => return Ok(false),
             };
+            self.present.insert(directory.to_vec());
         }
         Ok(true)
     }

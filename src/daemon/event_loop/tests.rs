@@ -30,7 +30,8 @@ impl Site {
         };
         let environment = Environment {
             options,
-            directory: directory.path().to_path_buf(),
+            // A reload changes to it, and all tests share it.
+            directory: std::env::current_dir().unwrap(),
         };
         Site {
             directory,

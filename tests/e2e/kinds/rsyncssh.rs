@@ -262,7 +262,7 @@ fn without_a_shell_that_works_what_is_moved_is_sent() {
     world.rename("src/f", "src/g");
     world.write("src/later", "1");
     world.settle();
-    let sent = |world: &World| world.log().matches("could not be carried out").count();
+    let sent = |world: &World| world.log().matches("could not be executed").count();
     assert_eq!(sent(&world), 1, "{}", world.log());
     world.write("reached", "");
     world.rename("src/g", "src/h");
