@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::safe_path::{self, ScratchDir};
+use crate::safe_path::{self, ScratchDir, remove_stale};
 
 /// The maximum length of a socket path. Addresses of sockets have at most 107 bytes (unix(7)), of
 /// which ssh uses 18 for a temporary name.
 const MAX_SOCKET_PATH: usize = 80;
+
+/// The beginning of the names of directories.
+const PREFIX: &str = "lsyncd-";
 
 /// The maximum time for closing all connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,7 +97,8 @@ impl SocketDir {
         if !directory.is_private() {
             return None;
         }
-        let scratch = ScratchDir::create_in(directory, "lsyncd-").ok()?;
+        remove_stale(&directory, PREFIX);
+        let scratch = ScratchDir::create_in(directory, PREFIX).ok()?;
         let path = parent.join(scratch.name());
         scratch
             .directory()

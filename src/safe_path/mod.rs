@@ -11,7 +11,7 @@ mod access;
 mod scratch;
 
 pub use access::{Access, Permissions, is_exposed};
-pub use scratch::ScratchDir;
+pub use scratch::{ScratchDir, remove_stale};
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -5,16 +5,21 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, Mode, mkdirat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::{Access, Directory, enter, untrusted};
+use super::{Access, Directory, enter, is_own, untrusted};
 
 /// The maximum number of names that are tried.
 const MAX_ATTEMPTS: usize = 100;
+
+/// The age from which on a directory that nobody has removed is stale.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// A new directory that only this user can enter.
 #[derive(Debug)]
@@ -92,6 +97,31 @@ impl ScratchDir {
     }
 }
 
+/// Removes empty directories that killed processes of this user have left: those with such a name
+/// that have not changed for a day. One that is still in use is created again.
+pub fn remove_stale(parent: &Directory, prefix: &str) {
+    let is_ours = |name: &OsStr| {
+        let random = name.as_bytes().strip_prefix(prefix.as_bytes());
+        random.is_some_and(|random| random.len() == 8 && random.iter().all(u8::is_ascii_hexdigit))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let until = now
+        .map_or(0, |now| now.saturating_sub(MAX_AGE).as_secs())
+        .cast_signed();
+    for name in parent.names().unwrap_or_default() {
+        if !is_ours(&name) {
+            continue;
+        }
+        let Ok(stat) = statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        if is_own(&stat) && stat.st_mtime < until {
+            // It fails for what is not empty, and for what is no directory.
+            let _ = unlinkat(parent, &name, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
 impl Drop for ScratchDir {
     fn drop(&mut self) {
         // Nobody else can use what is left.
@@ -133,6 +163,37 @@ mod tests {
         assert!(path.join("a/b/f").exists());
         drop(scratch);
         assert!(!path.exists() && root.path().join("kept").exists());
+    }
+
+    #[test]
+    fn only_empty_directories_of_long_ago_are_stale() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let old = SystemTime::now() - 2 * MAX_AGE;
+        for name in [
+            "s-0123abcd",
+            "s-full0000",
+            "s-0000ffff",
+            "s-short",
+            "t-0123abcd",
+        ] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::create_dir(at("s-00000001")).unwrap();
+        fs::write(at("s-0000ffff").join("socket"), "").unwrap();
+        fs::write(at("s-00000002"), "").unwrap();
+        for name in [
+            "s-0123abcd",
+            "s-0000ffff",
+            "s-short",
+            "t-0123abcd",
+            "s-00000002",
+        ] {
+            fs::File::open(at(name)).unwrap().set_modified(old).unwrap();
+        }
+        remove_stale(&enter(root.path()).unwrap(), "s-");
+        let left = fs::read_dir(root.path()).unwrap().count();
+        assert!(!at("s-0123abcd").exists() && left == 6);
     }
 
     #[test]
