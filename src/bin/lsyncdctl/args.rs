@@ -62,10 +62,29 @@ OPTIONS:
   -help, -version
 ";
 
+/// Returns the help text, or the part of it about one command.
+pub fn help(verb: Option<&str>) -> String {
+    let is_of = |line: &str| {
+        let line = line.strip_prefix("  ").unwrap_or_default();
+        verb.is_some_and(|verb| line.split(' ').next() == Some(verb))
+    };
+    let mut lines = HELP.lines().skip_while(|line| !is_of(line));
+    let Some(first) = lines.next() else {
+        return HELP.into();
+    };
+    let rest = lines.take_while(|line| line.starts_with("   "));
+    let own: Vec<&str> = [first].into_iter().chain(rest).collect();
+    format!(
+        "{}\n\nlsyncdctl -help prints all commands and options.\n",
+        own.join("\n")
+    )
+}
+
 /// The requested command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientCommand {
-    Help,
+    /// `-help`, of this command if one is given.
+    Help(Option<String>),
     Version,
     Top,
     Status(StatusArgs),
@@ -131,7 +150,10 @@ struct Raw {
 /// Parses the arguments behind the program's name.
 pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let raw = sort(words)?;
-    if let Some(command) = raw.other {
+    if let Some(mut command) = raw.other {
+        if let (ClientCommand::Help(of), Some(verb)) = (&mut command, raw.plain.first()) {
+            *of = Some(verb.to_string_lossy().into_owned());
+        }
         return Ok(Args {
             command,
             socket: None,
@@ -207,7 +229,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
         }),
         "reports" => ClientCommand::Reports(rest.first().map(|word| count(word)).transpose()?),
         "top" => ClientCommand::Top,
-        "help" => ClientCommand::Help,
+        "help" => ClientCommand::Help(sync.take()),
         "log-level" => ClientCommand::Do(Verb::LogLevel {
             words: rest
                 .iter()
@@ -279,7 +301,7 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
             "socket" => raw.socket = Some(value()?.into()),
             "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
             "timeout" => raw.timeout = Some(span(&value()?)?),
-            "help" | "h" => raw.other = Some(ClientCommand::Help),
+            "help" | "h" => raw.other = Some(ClientCommand::Help(None)),
             "version" => raw.other = Some(ClientCommand::Version),
             _ => return Err(format!("unknown option {text}. See lsyncdctl -help")),
         }
@@ -397,7 +419,10 @@ mod tests {
             words: vec!["Exec".into(), "Delay".into()],
         };
         assert_eq!(command("log-level Exec Delay"), ClientCommand::Do(level));
-        assert_eq!(command("status -help"), ClientCommand::Help);
+        let help = |verb: &str| ClientCommand::Help(Some(verb.into()));
+        assert_eq!(command("status -help"), help("status"));
+        assert_eq!(command("help verify"), help("verify"));
+        assert_eq!(command("-help"), ClientCommand::Help(None));
     }
 
     #[test]

@@ -68,8 +68,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<u8, ClientError> {
     let verb = match &args.command {
-        ClientCommand::Help => {
-            print_answer(args, args::HELP);
+        ClientCommand::Help(verb) => {
+            print_answer(args, &args::help(verb.as_deref()));
             return Ok(0);
         }
         ClientCommand::Version => {

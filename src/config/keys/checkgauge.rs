@@ -178,7 +178,7 @@ fn advice_for_kind(
     let is_action = name.starts_with("on") && gauge.get::<Value>(name)? == Value::Boolean(false);
     Ok(is_action.then(|| {
         format!(
-            " The kind of this sync processes changes itself; {name} needs a separate sync \
+            " The kind of this sync processes changes itself; {name} needs a sync of its own, \
              without a kind such as default.rsync. To run a command after each transfer, use \
              onSynced."
         )
@@ -287,7 +287,7 @@ mod tests {
         ] {
             said(&format!("{{ target = {target} }}"), general);
         }
-        said("{ onCreate = 'x' }", "onCreate needs a separate sync");
+        said("{ onCreate = 'x' }", "onCreate needs a sync of its own,");
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl ValueType {
             T::Init if text.is_some() => "a function, false or \"changed\"",
             T::Function | T::Init if *value == Value::Boolean(true) => {
                 return Some(
-                    "must be a function or false, not true. Omit it for the startup of the kind."
+                    "must be a function or false, not true. Leave it out to use the startup of the kind."
                         .to_owned(),
                 );
             }

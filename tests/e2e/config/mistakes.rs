@@ -265,7 +265,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "sync{ default.direct, source = '@SRC@', target = '/x', onModify = 'echo' }",
-        "onModify needs a separate sync without a kind",
+        "onModify needs a sync of its own, without a kind",
     ),
     (
         "sync{ default.rsync, source = '@SRC@' target = '/x' }",
