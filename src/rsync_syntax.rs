@@ -75,7 +75,7 @@ pub enum RsyncArg<'w> {
     Long {
         /// Without the hyphens.
         name: &'w [u8],
-        /// `None` too if it is missing.
+        /// `None` if the option has none, or if it is missing.
         value: Option<&'w [u8]>,
     },
     /// `-flags`, of which the last may have a value.
@@ -139,47 +139,53 @@ pub fn is_in(names: &[&str], name: &[u8]) -> bool {
     names.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Returns the words of letters: those without a value that are `kept`, and if `keeps_last`, the
-/// last one with its value.
-pub fn letters<'w>(
-    words: &'w [Vec<u8>],
-    flags: &'w [u8],
-    kept: impl Fn(u8) -> bool,
-    keeps_last: bool,
-) -> impl Iterator<Item = Vec<u8>> + 'w {
-    let mut word: Vec<u8> = vec![b'-'];
-    word.extend(flags.iter().filter(|&&flag| kept(flag)));
-    let (last, value) = match keeps_last {
-        true => (&words[0][1 + flags.len()..], words.get(1)),
-        false => (&[][..], None),
-    };
-    word.extend(last);
-    let word = Some(word).filter(|word| word.len() > 1);
-    word.into_iter().chain(value.cloned())
+/// A part of an argument that is kept or left out, with its value if it has one.
+#[derive(Clone, Copy, Debug)]
+pub enum ArgPart<'w> {
+    /// A long option, without its hyphens.
+    Long(&'w [u8]),
+    /// One letter.
+    Letter(u8),
+    /// Not an option.
+    Operand,
 }
 
-/// Returns the arguments without these long options, with their values, and these letters. Of `P`
-/// only the display of progress is left out.
-pub fn without(words: &[Vec<u8>], options: &[&str], left_out: &[u8]) -> Vec<Vec<u8>> {
+/// Returns the arguments with only the parts that are kept. `-P` means `--partial --progress`: where
+/// the letter is left out, `--partial` stays if that is kept.
+pub fn filtered(words: &[Vec<u8>], is_kept: impl Fn(ArgPart<'_>) -> bool) -> Vec<Vec<u8>> {
+    let is_letter = |letter| is_kept(ArgPart::Letter(letter));
     let mut kept = Vec::new();
-    for (arg, words) in parse(words) {
+    for (arg, own) in parse(words) {
         match arg {
-            RsyncArg::Long { name, .. } if is_in(options, name) => {}
-            RsyncArg::Letters { flags, .. } => {
-                if flags.contains(&b'P') && left_out.contains(&b'P') {
+            RsyncArg::Letters { flags, last } => {
+                let is_split = flags.contains(&b'P') && !is_letter(b'P');
+                if is_split && is_kept(ArgPart::Long(b"partial")) {
                     kept.push(b"--partial".to_vec());
                 }
-                kept.extend(letters(
-                    words,
-                    flags,
-                    |flag| !left_out.contains(&flag),
-                    true,
-                ));
+                let flags_kept = flags.iter().copied().filter(|&flag| is_letter(flag));
+                let mut word: Vec<u8> = [b'-'].into_iter().chain(flags_kept).collect();
+                let keeps_last = last.is_some_and(|(letter, _)| is_letter(letter));
+                if keeps_last {
+                    word.extend(&own[0][1 + flags.len()..]);
+                }
+                kept.extend(Some(word).filter(|word| word.len() > 1));
+                kept.extend(own.get(1).filter(|_| keeps_last).cloned());
             }
-            _ => kept.extend_from_slice(words),
+            RsyncArg::Long { name, .. } if !is_kept(ArgPart::Long(name)) => {}
+            RsyncArg::Operand(_) if !is_kept(ArgPart::Operand) => {}
+            _ => kept.extend_from_slice(own),
         }
     }
     kept
+}
+
+/// Returns the arguments without these long options, with their values, and these letters.
+pub fn without(words: &[Vec<u8>], options: &[&str], letters: &[u8]) -> Vec<Vec<u8>> {
+    filtered(words, |part| match part {
+        ArgPart::Long(name) => !is_in(options, name),
+        ArgPart::Letter(letter) => !letters.contains(&letter),
+        ArgPart::Operand => true,
+    })
 }
 
 #[cfg(test)]

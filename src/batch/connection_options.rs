@@ -1,6 +1,6 @@
 //! The options that decide how rsync reaches the target, among those of a transfer.
 
-use crate::rsync_syntax::{self, RsyncArg};
+use crate::rsync_syntax::{self, ArgPart};
 
 const OPTIONS: &[&str] = &[
     "address",
@@ -23,26 +23,16 @@ const OPTIONS: &[&str] = &[
     "timeout",
 ];
 
-/// The letters of such options, other than `e`.
-const LETTERS: &[u8] = b"46s";
+/// The letters of such options.
+const LETTERS: &[u8] = b"46es";
 
 /// Returns the options among the words that decide how rsync reaches the target.
 pub fn connection_options(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut kept = Vec::new();
-    for (arg, words) in rsync_syntax::parse(words) {
-        match arg {
-            RsyncArg::Long { name, .. } if rsync_syntax::is_in(OPTIONS, name) => {
-                kept.extend_from_slice(words);
-            }
-            RsyncArg::Letters { flags, last } => {
-                let is_kept = |flag| LETTERS.contains(&flag);
-                let keeps_last = matches!(last, Some((b'e', _)));
-                kept.extend(rsync_syntax::letters(words, flags, is_kept, keeps_last));
-            }
-            _ => {}
-        }
-    }
-    kept
+    rsync_syntax::filtered(words, |part| match part {
+        ArgPart::Long(name) => rsync_syntax::is_in(OPTIONS, name),
+        ArgPart::Letter(letter) => LETTERS.contains(&letter),
+        ArgPart::Operand => false,
+    })
 }
 
 #[cfg(test)]
