@@ -40,16 +40,18 @@ pub fn excess(
     };
     let found = count(orders, source, target, &mut |_| ())?;
     let exceeds = |total| limit.exceeded(found.deleted, total);
-    let known = found.total.or(*entries);
-    let total = match known {
-        Some(known) if found.deleted == 0 || found.total.is_some() || !exceeds(known) => known,
-        None if found.deleted == 0 => return Ok(None),
-        _ => total(orders, target)?,
-    };
-    if exceeds(total) {
-        return Ok(Some((found.deleted, total)));
+    let mut known = found.total.or(*entries);
+    if exceeds(known.unwrap_or(0)) {
+        let counted = match found.total {
+            Some(counted) => counted,
+            None => total(orders, target)?,
+        };
+        if exceeds(counted) {
+            return Ok(Some((found.deleted, counted)));
+        }
+        known = Some(counted);
     }
-    *entries = Some(total.saturating_sub(found.deleted));
+    *entries = known.map(|known| known.saturating_sub(found.deleted));
     Ok(None)
 }
 

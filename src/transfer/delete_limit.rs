@@ -116,18 +116,17 @@ impl DryRun {
         let Some(limit) = sync.config.guard.max_delete else {
             return DryRunResult::Transfer;
         };
-        let total = self.entries(sync.delete_guard());
-        let exceeds = total.is_none_or(|total| limit.exceeded(deleted, total));
-        let needs_count = self.may_count() && matches!(limit, MaxDelete::Percent(_));
-        match total {
-            _ if deleted > 0 && exceeds && needs_count => return DryRunResult::Count,
-            Some(total) if exceeds => return DryRunResult::Exceeded(deleted, total),
-            None if limit.exceeded(deleted, 0) => return DryRunResult::Exceeded(deleted, 0),
-            _ => {}
+        let known = self.entries(sync.delete_guard());
+        let total = known.unwrap_or(0);
+        if limit.exceeded(deleted, total) {
+            return match limit {
+                MaxDelete::Percent(_) if self.may_count() => DryRunResult::Count,
+                _ => DryRunResult::Exceeded(deleted, total),
+            };
         }
         let left = match self.is_whole() {
             true => self.files.get(),
-            false => total.map(|total| total.saturating_sub(deleted)),
+            false => known.map(|known| known.saturating_sub(deleted)),
         };
         sync.delete_guard_mut().set_target_entries(left);
         sync.deletions_within_limit();
