@@ -56,7 +56,7 @@ impl StagedTree {
     /// Returns true if this directory, or one above it, has been compared with everything below it.
     fn is_compared(&self, path: &[u8]) -> bool {
         let path = paths::with_slash(path);
-        // None of them is below another one, so the one around this path is the last before it.
+        // No entry is below another one, so only the last entry before the path can contain it.
         let mut before = self
             .compared
             .range::<[u8], _>((Bound::Unbounded, Bound::Included(path.as_slice())));

@@ -46,7 +46,7 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
     let host = text_of(&config.get("host")?).unwrap_or_default();
     if has_action_of(lua, config, "rsyncssh")? && host.contains(&b'/') {
         let text = format!(
-            "host = \"{}\" is no name of a host; the directory is targetdir",
+            "host = \"{}\" is not the name of a host; write the directory in targetdir",
             log::escape(&host)
         );
         warn("host", text);

@@ -28,8 +28,8 @@ pub enum OtherNames {
 /// The number of failures after which a remote shell that has never worked is not waited for.
 const MAX_SHELL_FAILURES: u32 = 3;
 
-/// The remote shell of Moves. It may be another one than that of the transfers, which a wrapper or a
-/// file of the user can give to rsync.
+/// The remote shell of Moves. Transfers may use another one, because a wrapper or a popt alias can pass
+/// `--rsh` to rsync.
 #[derive(Debug, Default)]
 pub struct RemoteShell {
     has_worked: bool,
