@@ -185,7 +185,7 @@ mod tests {
         Partly(usize, bool),
         /// The child stops at one entry.
         Defer(usize),
-        /// The Moves of the batch cannot be requeues out on the target.
+        /// The Moves of the batch cannot be carried out on the target.
         Split,
         Retry,
         Mark,

@@ -29,6 +29,8 @@ impl Sync {
             || self.failed_paths().retries_everything();
         let mut events: Vec<PendingEvent> = self.failed_paths().paths().collect();
         events.extend(self.inherited.iter().cloned());
+        let again = self.overlaps.paths();
+        events.extend(again.map(|(etype, path)| (etype, path, None)));
         for delay in self.queue.iter() {
             match delay.etype() {
                 Etype::Full => everything = true,

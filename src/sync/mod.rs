@@ -8,6 +8,7 @@
 //! * `full_sync`: full comparisons;
 //! * `retry`: the retry rule, its delays, failed paths, their detection in rsync's messages, size
 //!   limits of targets, and moves that fail on the target;
+//! * `overlap`: transfers of one sync that run at the same time;
 //! * `guard`: whether source and target are the expected directories on the expected mounts;
 //! * `warm_start`: the state of the index of the source;
 //! * `verify`: changes that rsync's quick check cannot detect;
@@ -36,6 +37,7 @@ mod health;
 mod ingest;
 mod journal_reader;
 mod left_out;
+mod overlap;
 mod phase;
 mod recovery;
 mod retry;
@@ -111,6 +113,7 @@ pub struct Sync {
     /// What is known of the index; `None` without `init = "changed"`.
     warm_start: Option<WarmStart>,
     in_flight: InFlight,
+    overlaps: overlap::Overlaps,
     queue_limit: QueueLimit,
     /// The paths that change while source and target are compared.
     changes: ChangeRecord,
@@ -174,6 +177,7 @@ impl Sync {
             verify: verify::Verify::default(),
             warm_start: config.warm_start.as_ref().map(|_| WarmStart::default()),
             in_flight: InFlight::default(),
+            overlaps: overlap::Overlaps::default(),
             queue_limit: QueueLimit::new(match policy {
                 Policy::Coalesce => config.max_pending,
                 Policy::PerEvent => usize::MAX,

@@ -221,7 +221,14 @@ impl Transfers {
     }
 
     /// Evaluates the end of a process.
-    pub fn on_ended(
+    pub fn on_ended(&mut self, pid: Pid, job: Job, status: ExitStatus, now: Time) -> Vec<Action> {
+        let handle = Rc::clone(&job.handle);
+        let actions = self.evaluate_ended(pid, job, status, now);
+        handle.sync.borrow_mut().repair_overlaps(now);
+        actions
+    }
+
+    fn evaluate_ended(
         &mut self,
         pid: Pid,
         mut job: Job,

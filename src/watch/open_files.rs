@@ -238,9 +238,9 @@ impl OpenFiles {
 
 /// The state of the object at a path.
 enum WriteCheck {
-    /// Not a regular file, or gone.
+    /// Neither a regular file nor a symlink, or gone.
     Other,
-    /// Nobody has it open for writing.
+    /// Nobody has it open for writing, as nobody can a symlink, whose time was set.
     Complete,
     /// It is open for writing, or this cannot be determined (`certain` is false).
     Open { certain: bool },
@@ -252,6 +252,7 @@ fn check_writer(path: &[u8]) -> WriteCheck {
     let path = OsStr::from_bytes(path);
     match std::fs::symlink_metadata(path) {
         Ok(data) if data.is_file() => {}
+        Ok(data) if data.is_symlink() => return WriteCheck::Complete,
         _ => return WriteCheck::Other,
     }
     let unknown = WriteCheck::Open { certain: false };

@@ -15,6 +15,7 @@
 //! | silent_peer | a stop while the peer has accepted the connection and says nothing |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
+//! | parallel | transfers of one sync at the same time |
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
 //! | random_failures | an rsync that fails at random, files that nobody may read |
 //! | obstructed | directories at the target that may not be deleted |
@@ -53,6 +54,7 @@ mod long_paths;
 mod mounts;
 mod names;
 mod obstructed;
+mod parallel;
 mod partial;
 mod races;
 mod random_failures;

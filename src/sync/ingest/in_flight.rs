@@ -68,6 +68,7 @@ impl Sync {
     /// Records a transfer of these entries.
     pub fn begin(&mut self, ids: &[DelayId]) {
         self.queue.activate(ids);
+        self.note_overlaps(ids);
         if self.queue.policy() == Policy::PerEvent {
             return;
         }

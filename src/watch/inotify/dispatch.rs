@@ -30,7 +30,8 @@ struct Rename<'a> {
 impl InotifyBackend {
     /// Handles an event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        let kept_quiet = event.is(libc::IN_MODIFY) && self.open_files.tracks();
+        let kept_quiet =
+            event.is(libc::IN_MODIFY) && !event.directory() && self.open_files.tracks();
         if log::enabled("Inotify") && !kept_quiet {
             log::say("Inotify", describe(&event));
         }
@@ -61,7 +62,7 @@ impl InotifyBackend {
             self.appeared(wd, name, event.directory(), observer);
         } else if event.is(libc::IN_DELETE) {
             self.left(wd, name, event.directory(), Loss::Deleted, observer);
-        } else if event.is(libc::IN_ATTRIB) {
+        } else if event.attributes() {
             self.attributes(event, observer);
         } else if event.is(libc::IN_MODIFY) && self.open_files.tracks() {
             self.open_files.touched(wd, name, true, self.now);
@@ -88,7 +89,7 @@ impl InotifyBackend {
                 continue;
             } else if event.is(libc::IN_MOVE_SELF) {
                 self.drop_tree(node, Loss::Moved);
-            } else if event.is(libc::IN_ATTRIB) {
+            } else if event.attributes() {
                 self.build_path(node, b"", false);
                 observer.event(Event::Attrib { path: &self.path });
             }

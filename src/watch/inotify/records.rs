@@ -37,6 +37,12 @@ impl RawEvent<'_> {
     pub fn directory(&self) -> bool {
         self.is(libc::IN_ISDIR)
     }
+
+    /// Returns true if attributes changed. utimensat(2) that sets the modification time alone
+    /// causes IN_MODIFY, which has no other meaning for a directory.
+    pub fn attributes(&self) -> bool {
+        self.is(libc::IN_ATTRIB) || self.is(libc::IN_MODIFY) && self.directory()
+    }
 }
 
 /// Returns the records in the result of read(2). Iteration ends at the first truncated one.

@@ -1,7 +1,10 @@
 //! One kind of change after the other arrives at a local mirror.
 
+use std::os::unix::fs::MetadataExt;
+
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::{Dir, remove};
@@ -432,6 +435,30 @@ fn file_truncated_by_its_path() {
         |dir| dir.write("f", "long content"),
         |dir| nix::unistd::truncate(&dir.src("f"), 4).unwrap(),
     );
+}
+
+/// The kernel reports a modification time that is set alone as a write, without a close.
+#[test]
+fn modification_time_set_alone() {
+    let dir = Dir::new();
+    dir.mkdir("d");
+    dir.write("f", "1");
+    dir.symlink("f", "link");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    for (name, seconds) in [("d", 1), ("f", 2), ("link", 3), ("", 4)] {
+        let time = |nanoseconds| Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds,
+        };
+        let times = Timestamps {
+            last_access: time(UTIME_OMIT),
+            last_modification: time(0),
+        };
+        utimensat(CWD, dir.src(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        daemon.wait_for(name, |_| {
+            dir.trg(name).symlink_metadata().unwrap().mtime() == seconds
+        });
+    }
 }
 
 #[test]

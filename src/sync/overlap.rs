@@ -1,0 +1,271 @@
+//! Transfers of one sync that run at the same time (`maxProcesses` above one).
+//!
+//! rsync reads the times of directories when it begins and sets them when it ends. A transfer that
+//! outlasts a later one gives the directories of both old times, and creates a directory again that
+//! the later one has deleted. When it has ended, the paths that it may have changed in this way are
+//! queued again.
+
+use std::collections::BTreeMap;
+
+use super::Sync;
+use crate::paths;
+use crate::queue::{DelayId, Etype, Policy, Queue, Status, Time};
+
+/// The maximum number of entries of a transfer that are examined. Of a larger one, all directories
+/// of the later transfers are queued again.
+const MAX_EXAMINED: usize = 100_000;
+
+/// The transfers of a sync that may run more than one at a time.
+#[derive(Default)]
+pub struct Overlaps(Vec<Running>);
+
+/// One running transfer.
+struct Running {
+    ids: Vec<DelayId>,
+    /// The paths to queue again when it has ended.
+    again: BTreeMap<Vec<u8>, Etype>,
+}
+
+impl Running {
+    /// Adds what this transfer and a later one both change.
+    fn overlap(&mut self, queue: &Queue, later: &Touched) {
+        let entries = || self.ids.iter().filter_map(|id| queue.get(*id));
+        let is_whole = entries().any(|delay| delay.etype().is_special());
+        if is_whole || self.ids.len() > MAX_EXAMINED {
+            self.again.extend(later.directories.clone());
+            return;
+        }
+        for delay in entries() {
+            let (path, _) = delay.paths();
+            if later.is_whole {
+                self.again.insert(path, delay.etype());
+                continue;
+            }
+            for directory in paths::directories(&path) {
+                if let Some(etype) = later.directories.get(directory) {
+                    self.again.insert(directory.to_vec(), *etype);
+                }
+            }
+        }
+    }
+
+    fn has_ended(&self, queue: &Queue) -> bool {
+        let is_active = |id: &DelayId| {
+            let delay = queue.get(*id);
+            delay.is_some_and(|delay| delay.status() == Status::Active)
+        };
+        !self.ids.iter().any(is_active)
+    }
+}
+
+/// The directories that a transfer changes.
+struct Touched {
+    directories: BTreeMap<Vec<u8>, Etype>,
+    /// It compares the whole source.
+    is_whole: bool,
+}
+
+impl Touched {
+    fn by(queue: &Queue, ids: &[DelayId]) -> Touched {
+        let mut directories = BTreeMap::new();
+        let mut is_whole = false;
+        for delay in ids.iter().filter_map(|id| queue.get(*id)) {
+            is_whole |= delay.etype().is_special();
+            let (path, _) = delay.paths();
+            if let Some(parent) = paths::parent(&path) {
+                directories.entry(parent.to_vec()).or_insert(Etype::Attrib);
+            }
+            // Without a slash it may be a directory too: not all events tell.
+            let etype = match delay.etype() {
+                Etype::Delete => Etype::Delete,
+                _ => Etype::Attrib,
+            };
+            directories.insert(paths::with_slash(&path), etype);
+        }
+        Touched {
+            directories,
+            is_whole,
+        }
+    }
+}
+
+impl Overlaps {
+    /// Returns the paths to queue again when the running transfers have ended.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>)> {
+        let all = self.0.iter().flat_map(|running| &running.again);
+        all.map(|(path, etype)| (*etype, path.clone()))
+    }
+}
+
+impl Sync {
+    /// Records that a transfer of these active entries begins.
+    pub(super) fn note_overlaps(&mut self, ids: &[DelayId]) {
+        if self.config.max_processes < 2 || self.queue.policy() == Policy::PerEvent {
+            return;
+        }
+        let queue = &self.queue;
+        if !self.overlaps.0.is_empty() {
+            let later = Touched::by(queue, ids);
+            for running in &mut self.overlaps.0 {
+                running.overlap(queue, &later);
+            }
+        }
+        self.overlaps.0.push(Running {
+            ids: ids.to_vec(),
+            again: BTreeMap::new(),
+        });
+    }
+
+    /// Queues again what ended transfers may have changed after later ones. Must be called after
+    /// the exit status of a transfer is applied to its entries.
+    pub fn repair_overlaps(&mut self, now: Time) {
+        let queue = &self.queue;
+        let ended = self.overlaps.0.extract_if(.., |each| each.has_ended(queue));
+        let again: BTreeMap<_, _> = ended.flat_map(|ended| ended.again).collect();
+        if !again.is_empty() {
+            self.requeues += 1;
+        }
+        for (path, etype) in again {
+            self.push(etype, &path, None, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::tests::sync_with;
+
+    /// A sync with `maxProcesses = 3`.
+    fn parallel() -> Sync {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.max_processes = 3;
+        sync
+    }
+
+    /// Begins a transfer of new entries and returns their ids.
+    fn begin(sync: &mut Sync, entries: &[(Etype, &[u8])]) -> Vec<DelayId> {
+        let mut ids = Vec::new();
+        for (etype, path) in entries {
+            sync.queue.push(*etype, path, None, 0);
+            ids.extend(sync.queue.iter().last().map(|delay| delay.id()));
+        }
+        sync.begin(&ids);
+        ids
+    }
+
+    fn end(sync: &mut Sync, ids: &[DelayId]) -> Vec<(Etype, Vec<u8>)> {
+        sync.succeeded(ids);
+        sync.repair_overlaps(0);
+        let waiting = sync.queue.iter();
+        let waiting = waiting.filter(|delay| delay.status() != Status::Active);
+        let waiting: Vec<_> = waiting
+            .map(|delay| (delay.etype(), delay.paths().0))
+            .collect();
+        waiting
+    }
+
+    #[test]
+    fn a_directory_that_a_later_transfer_changed_is_sent_again_after_the_older_one() {
+        use Etype::{Attrib, Create, Delete, Modify};
+        let cases: [(&[_], &[_], &[(Etype, &[u8])]); 6] = [
+            (
+                &[(Create, b"/d/a".as_slice())],
+                &[(Create, b"/d/b".as_slice())],
+                &[(Attrib, b"/d/")],
+            ),
+            // The times of all directories of a path are set, those above a name change with it.
+            (
+                &[(Modify, b"/d/e/a")],
+                &[(Create, b"/d/b")],
+                &[(Attrib, b"/d/")],
+            ),
+            (&[(Modify, b"/d/a")], &[(Create, b"/d/e/b")], &[]),
+            (&[(Modify, b"/a")], &[(Attrib, b"/d/")], &[(Attrib, b"/")]),
+            (
+                &[(Delete, b"/e/a")],
+                &[(Delete, b"/e/")],
+                &[(Attrib, b"/"), (Delete, b"/e/")],
+            ),
+            (&[(Delete, b"/e/a")], &[(Delete, b"/f/")], &[(Attrib, b"/")]),
+        ];
+        for (older, later, want) in cases {
+            let mut sync = parallel();
+            let first = begin(&mut sync, older);
+            let second = begin(&mut sync, later);
+            assert_eq!(end(&mut sync, &second), [], "{later:?}");
+            let found = end(&mut sync, &first);
+            let found: Vec<_> = found
+                .iter()
+                .map(|(etype, path)| (*etype, &path[..]))
+                .collect();
+            assert_eq!(found, want, "{older:?}, then {later:?}");
+        }
+    }
+
+    #[test]
+    fn the_transfer_that_began_last_repairs_nothing() {
+        let mut sync = parallel();
+        let first = begin(&mut sync, &[(Etype::Create, b"/d/a")]);
+        let second = begin(&mut sync, &[(Etype::Create, b"/d/b")]);
+        assert_eq!(end(&mut sync, &first), [(Etype::Attrib, b"/d/".to_vec())]);
+        let third = begin(&mut sync, &[(Etype::Create, b"/e/c")]);
+        assert_eq!(end(&mut sync, &second).len(), 1);
+        assert_eq!(end(&mut sync, &third).len(), 1);
+    }
+
+    #[test]
+    fn a_full_comparison_overlaps_with_everything() {
+        for full_is_first in [true, false] {
+            let mut sync = parallel();
+            let full: &[(Etype, &[u8])] = &[(Etype::Full, b"/")];
+            let plain: &[(Etype, &[u8])] = &[(Etype::Create, b"/d/a")];
+            let (older, later) = if full_is_first {
+                (full, plain)
+            } else {
+                (plain, full)
+            };
+            let first = begin(&mut sync, older);
+            let second = begin(&mut sync, later);
+            assert_eq!(end(&mut sync, &second), []);
+            let want: (Etype, &[u8]) = match full_is_first {
+                true => (Etype::Attrib, b"/d/"),
+                false => (Etype::Create, b"/d/a"),
+            };
+            assert_eq!(end(&mut sync, &first), [(want.0, want.1.to_vec())]);
+        }
+    }
+
+    #[test]
+    fn of_a_large_transfer_all_directories_of_the_later_one_are_sent_again() {
+        let mut sync = parallel();
+        let paths: Vec<_> = (0..=MAX_EXAMINED)
+            .map(|n| format!("/d/{n}").into_bytes())
+            .collect();
+        let entries: Vec<_> = paths
+            .iter()
+            .map(|path| (Etype::Create, &path[..]))
+            .collect();
+        for (etype, path) in &entries {
+            sync.queue.push(*etype, path, None, 0);
+        }
+        let first: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+        sync.begin(&first);
+        let second = begin(&mut sync, &[(Etype::Create, b"/e/b")]);
+        assert_eq!(end(&mut sync, &second), []);
+        assert_eq!(end(&mut sync, &first), [(Etype::Attrib, b"/e/".to_vec())]);
+    }
+
+    #[test]
+    fn what_is_to_be_repaired_is_handed_over() {
+        let mut sync = parallel();
+        begin(&mut sync, &[(Etype::Create, b"/d/a")]);
+        let second = begin(&mut sync, &[(Etype::Create, b"/d/b")]);
+        sync.succeeded(&second);
+        let (events, _) = sync.pending_events();
+        assert!(
+            events.contains(&(Etype::Attrib, b"/d/".to_vec(), None)),
+            "{events:?}"
+        );
+    }
+}
