@@ -11,8 +11,8 @@ use super::Sync;
 use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Queue, Status, Time};
 
-/// The maximum number of entries of a transfer that are examined. Of a larger one, all directories
-/// of the later transfers are queued again.
+/// The maximum number of entries of a transfer that are examined. After a larger one, everything
+/// that the later transfers changed is queued again.
 const MAX_EXAMINED: usize = 100_000;
 
 /// The transfers of a sync that may run more than one at a time.
@@ -32,7 +32,7 @@ impl Running {
         let entries = || self.ids.iter().filter_map(|id| queue.get(*id));
         let is_whole = entries().any(|delay| delay.etype().is_special());
         if is_whole || self.ids.len() > MAX_EXAMINED {
-            self.again.extend(later.directories.clone());
+            self.again.extend(later.paths.clone());
             return;
         }
         for delay in entries() {
@@ -42,8 +42,14 @@ impl Running {
                 continue;
             }
             for directory in paths::directories(&path) {
-                if let Some(etype) = later.directories.get(directory) {
-                    self.again.insert(directory.to_vec(), *etype);
+                // Not all events tell that their object is a directory.
+                let named = [directory, paths::bare(directory)];
+                if let Some(etype) = named.iter().find_map(|name| later.paths.get(*name)) {
+                    let etype = match etype {
+                        Etype::Delete => Etype::Delete,
+                        _ => Etype::Attrib,
+                    };
+                    self.again.insert(directory.to_vec(), etype);
                 }
             }
         }
@@ -58,34 +64,29 @@ impl Running {
     }
 }
 
-/// The directories that a transfer changes.
+/// What a transfer changes: its entries, and the directories that contain them.
 struct Touched {
-    directories: BTreeMap<Vec<u8>, Etype>,
+    paths: BTreeMap<Vec<u8>, Etype>,
     /// It compares the whole source.
     is_whole: bool,
 }
 
 impl Touched {
     fn by(queue: &Queue, ids: &[DelayId]) -> Touched {
-        let mut directories = BTreeMap::new();
+        let mut paths = BTreeMap::new();
         let mut is_whole = false;
         for delay in ids.iter().filter_map(|id| queue.get(*id)) {
-            is_whole |= delay.etype().is_special();
+            if delay.etype().is_special() {
+                is_whole = true;
+                continue;
+            }
             let (path, _) = delay.paths();
             if let Some(parent) = paths::parent(&path) {
-                directories.entry(parent.to_vec()).or_insert(Etype::Attrib);
+                paths.entry(parent.to_vec()).or_insert(Etype::Attrib);
             }
-            // Without a slash it may be a directory too: not all events tell.
-            let etype = match delay.etype() {
-                Etype::Delete => Etype::Delete,
-                _ => Etype::Attrib,
-            };
-            directories.insert(paths::with_slash(&path), etype);
+            paths.insert(path, delay.etype());
         }
-        Touched {
-            directories,
-            is_whole,
-        }
+        Touched { paths, is_whole }
     }
 }
 
@@ -228,11 +229,14 @@ mod tests {
             let first = begin(&mut sync, older);
             let second = begin(&mut sync, later);
             assert_eq!(end(&mut sync, &second), []);
-            let want: (Etype, &[u8]) = match full_is_first {
-                true => (Etype::Attrib, b"/d/"),
-                false => (Etype::Create, b"/d/a"),
+            let file = (Etype::Create, b"/d/a".to_vec());
+            let directory = (Etype::Attrib, b"/d/".to_vec());
+            let want = if full_is_first {
+                vec![directory, file]
+            } else {
+                vec![file]
             };
-            assert_eq!(end(&mut sync, &first), [(want.0, want.1.to_vec())]);
+            assert_eq!(end(&mut sync, &first), want);
         }
     }
 
@@ -253,7 +257,11 @@ mod tests {
         sync.begin(&first);
         let second = begin(&mut sync, &[(Etype::Create, b"/e/b")]);
         assert_eq!(end(&mut sync, &second), []);
-        assert_eq!(end(&mut sync, &first), [(Etype::Attrib, b"/e/".to_vec())]);
+        let want = [
+            (Etype::Attrib, b"/e/".to_vec()),
+            (Etype::Create, b"/e/b".to_vec()),
+        ];
+        assert_eq!(end(&mut sync, &first), want);
     }
 
     #[test]
