@@ -126,7 +126,7 @@ pub fn close_all_on_exec() {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for fd in numbers.filter(|&fd: &RawFd| fd > 2) {
-        // SAFETY: as above; one that is closed by now is an error that is no matter.
+        // SAFETY: as above; the error for a descriptor that is closed by now is ignored.
         unsafe {
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         }

@@ -372,7 +372,7 @@ fn a_client_that_is_gone_and_a_sync_that_is_gone_end_the_dry_run() {
         let kill = Action::SignalTree(Pid(2), Signal::SIGTERM);
         assert_eq!(actions[..2], [kill, forget]);
         assert_eq!(fixture.reports.len(), usize::from(is_reload));
-        // What it still says and how it ends concerns nobody.
+        // Its further output and its end are ignored.
         assert!(fixture.audits.owns(Pid(2)));
         fixture.end(&[F_DIFFERS], 20);
         assert!(!fixture.audits.owns(Pid(2)));

@@ -66,7 +66,7 @@ impl Passes {
             if !is_expected(&change.path) {
                 continue;
             }
-            // What was of another type is found twice.
+            // A path whose type differs is found twice.
             let known = self.found.entry(change.path.clone()).or_insert(PathDrift {
                 kinds: Vec::new(),
                 ..change.clone()
@@ -301,7 +301,7 @@ mod tests {
         let scope = passes.expect(again, &ComparisonScope::Everything, |_| Some(false));
         let listed = listed(b"/a", Some(false));
         assert_eq!(scope, ComparisonScope::Paths(listed));
-        // A parent's attributes are named too, and not asked for.
+        // The line for the parent's attributes was not requested.
         assert!(passes.on_compared(vec![
             change("/a", DriftKind::Content),
             change("/", DriftKind::Time)

@@ -39,7 +39,7 @@ pub fn prune(dir: &[u8], oldest: Day, stop: &AtomicBool) -> io::Result<usize> {
 
 /// Removes a directory with everything below it.
 fn remove_tree(tree: &Beneath, top: Vec<u8>, stop: &AtomicBool) -> io::Result<()> {
-    // Each directory is met before those below it, and removed after them.
+    // Each directory is visited before those below it, and removed after them.
     let mut waiting = vec![(top, false)];
     while let Some((path, is_empty)) = waiting.pop() {
         if stop.load(Ordering::Relaxed) {

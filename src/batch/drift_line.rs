@@ -56,7 +56,7 @@ fn kinds(line: &ItemizedLine<'_>) -> Option<Vec<DriftKind>> {
     let mut attributes = line.attributes.iter();
     let is_blank = attributes.all(|byte| matches!(byte, b' ' | b'.'));
     if is_blank && update == b'h' {
-        // A name whose contents are right, but which is a file of its own.
+        // The contents are equal, but the name is not a hard link of the file.
         return Some(vec![DriftKind::Link]);
     }
     let letters = line.attributes.iter();

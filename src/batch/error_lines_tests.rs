@@ -181,7 +181,7 @@ fn messages_of_all_versions() {
             "acls",
             "d/f",
         ),
-        // Trouble that passes is none of the attribute itself.
+        // A temporary error says nothing about the attribute.
         (
             "rsync: [generator] failed to set permissions on \"/t/f\": Read-only file system (30)",
             "Other",

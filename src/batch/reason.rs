@@ -141,7 +141,7 @@ pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
         let rank = rank(line);
         match rank {
             Rank::Consequence | Rank::Trailer => is_closed = true,
-            // What the other side said last before it closed the connection.
+            // The last line of the other side before it closed the connection.
             Rank::Other if !is_closed => last_other = Some(line),
             _ => {}
         }

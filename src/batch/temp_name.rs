@@ -94,7 +94,7 @@ mod tests {
             ),
             ("/.l.7", &["/l", "/.l", "/l.", "/.l."]),
             ("/.l.123456", &["/l", "/.l", "/l.", "/.l."]),
-            // What is left of a long name without ASCII.
+            // A long name without ASCII characters is truncated to nothing.
             ("/d/.Ab12Cd", &[]),
             ("/d/log.1", &[]),
             ("/d/.l.1234567", &[]),

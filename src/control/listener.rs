@@ -68,7 +68,7 @@ impl fmt::Display for SocketError {
 impl From<io::Error> for SocketError {
     fn from(error: io::Error) -> SocketError {
         let reason = log::reason(&error);
-        // An error of `safe_path` has no number.
+        // An error of `safe_path` has no errno.
         if error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
             SocketError::Untrusted(reason)
         } else {

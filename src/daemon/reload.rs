@@ -61,7 +61,7 @@ pub fn retire(last: &Rc<Script>, new: &Rc<Script>) {
         let observed = &last.context.observed;
         observed.leave(&new.context.observed).close();
     }
-    // The startup transfers are no initial ones.
+    // In a reloaded configuration, a failed startup transfer does not end the daemon.
     new.insist();
 }
 

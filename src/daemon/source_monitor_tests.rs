@@ -233,7 +233,7 @@ fn a_mount_in_a_source_compares_it() {
         assert_eq!(compared, compares, "{at}: {told:?}");
         assert_eq!(fixture.roots.rebuilds > before, compares, "{at}");
     }
-    // The target keeps what it has of the file system that is gone.
+    // The files of the unmounted file system stay on the target.
     assert!(fixture.syncs[0].sync.borrow().misses_mounts());
 }
 

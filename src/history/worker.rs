@@ -131,7 +131,7 @@ impl History {
                 lost: Arc::clone(lost),
             };
             OrderThread::start("log", waker, move |orders| {
-                // What has gathered is written together.
+                // All orders that have arrived are written together.
                 writer.carry_out(orders, &queued)
             })
         };

@@ -74,7 +74,7 @@ impl<'k> DirectoryDigest<'k> {
 
     fn put(&mut self, stat: &Stat) {
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        // The size of a directory is a matter of its file system.
+        // The size of a directory depends on its file system.
         let size = if is_directory { 0 } else { stat.st_size };
         let (modified, changed) = (modified(stat), changed(stat));
         for number in [

@@ -135,7 +135,7 @@ impl Visitor for DirectoryJudge<'_> {
             self.directories.push(visited.path.to_vec());
             self.note_files(visited);
         }
-        // The root is where it was: the guard of the source knows it.
+        // The guard of the source has verified the root.
         self.was_killed && visited.path != b"/"
     }
 }

@@ -184,7 +184,7 @@ impl Mirror<'_> {
             return Ok(());
         }
         let Some(stat) = self.source.lookup(path)? else {
-            // The directory has another time, even if the target never had the path.
+            // The time of the directory has changed, even if the target never had the path.
             self.changed_in(paths::split(path).0);
             return if deep { self.remove(path) } else { Ok(()) };
         };

@@ -41,7 +41,7 @@ impl Mirror<'_> {
     /// Compares a renamed path, which may contain files that were copied too early.
     fn verify(&mut self, path: &[u8]) {
         if matches!(self.source.lookup(path), Ok(None)) {
-            // It has moved on already; the Move of that compares.
+            // It has been moved again, and that Move compares it.
             return self.memory.journal.touch_tree(path);
         }
         match self.source.lookup(path) {
@@ -74,7 +74,7 @@ impl Mirror<'_> {
             rename().inspect_err(|_| attributes::open_up(&to_parent))
         })?;
         self.target.forget();
-        // Two names of one file both stay: rename(2).
+        // rename(2) keeps both names if they are hard links of one file.
         if there.is_some() && lookup(&from_parent, from_name)?.is_some() {
             unlink(&from_parent, from_name)?;
         }

@@ -67,7 +67,8 @@ pub fn run_without_terminal(
     let timed_out = AtomicBool::new(false);
     let timed_out_here = &timed_out;
     thread::scope(|scope| -> io::Result<()> {
-        // It is dropped at the end of the output; the process has not been waited for until then.
+        // This sender is dropped at the end of the output. The process is not reaped before, so its
+        // id is still valid.
         let (_reading, ended) = mpsc::channel::<()>();
         if let Some(timeout) = timeout {
             thread::Builder::new().spawn_scoped(scope, move || {

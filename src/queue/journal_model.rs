@@ -51,7 +51,7 @@ fn agrees(journal: &Journal, model: &Model) -> Result<(), TestCaseError> {
     }
     all.sort_unstable();
     all.dedup();
-    // Each path is present once, and none that all targets have.
+    // Each path is present once; a path that all targets have is absent.
     prop_assert_eq!(journal.len(), all.len());
     prop_assert_eq!(journal.positions.len(), all.len());
     Ok(())

@@ -72,7 +72,7 @@ impl ReportStore {
         let mut head = checked.head;
         let is_torn = file.metadata()?.len() > end;
         if is_torn && self.head.is_some() && checked.reaches_end {
-            // A report that was being written when the system ended.
+            // The last report is incomplete: the system stopped during the write.
             file.set_len(end)?;
         } else if is_torn {
             file.write_all(b"\n")?;
@@ -122,7 +122,7 @@ impl ReportStore {
         let is_empty = head.last < head.first;
         let mut reports: Vec<super::KeptReport> = Vec::new();
         for line in newest {
-            // What is not a report is among the problems.
+            // A line that is not a report is among the problems.
             reports.extend(serde_json::from_slice(&line));
         }
         reports.retain(|kept| kept.number >= head.first);
@@ -193,7 +193,7 @@ impl ReportStore {
         let written = atomic_file::write_at(&location, &mut |new| {
             let (mut is_kept, mut result) = (false, Ok(()));
             self.check(file, |line| {
-                // What is not a report stays behind the report before it.
+                // A line that is not a report is kept with the report before it.
                 is_kept |= ChainLink::of(line).is_some_and(|link| link.number >= from);
                 if is_kept && result.is_ok() {
                     result = new.write_all(line).and_then(|()| new.write_all(b"\n"));
@@ -220,7 +220,7 @@ fn read_head(directory: &Directory) -> io::Result<Option<ChainHead>> {
     };
     let mut text = Vec::new();
     file.take(MAX_HEAD_BYTES).read_to_end(&mut text)?;
-    // A head that makes no sense is as good as none, which is reported.
+    // An invalid head counts as a missing one, which is reported.
     Ok(serde_json::from_slice(&text).ok())
 }
 

@@ -124,7 +124,7 @@ pub fn remove_stale(parent: &Directory, prefix: &str) {
 
 impl Drop for ScratchDir {
     fn drop(&mut self) {
-        // Nobody else can use what is left.
+        // The directory is private, so it does no harm if it is left.
         let _ = self.remove();
     }
 }

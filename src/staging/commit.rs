@@ -304,7 +304,7 @@ mod tests {
         ];
         for (name, decide, (staged, in_source, unknown)) in cases {
             let mut site = Site::new();
-            // Until every later change would have another time.
+            // Until every later change gets another timestamp.
             while !site.scan().candidates.iter().all(|file| file.settled) {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }

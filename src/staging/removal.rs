@@ -90,7 +90,7 @@ fn put_aside(
             fs::renameat(directory.as_fd(), name, aside.as_fd(), other.as_str())
         });
         match renamed.as_ref().map_err(io::Error::kind) {
-            // One that was left behind.
+            // A directory of that name was left behind.
             Err(io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
             _ => return renamed.map(|()| other),
         }

@@ -39,7 +39,7 @@ impl StagedTree {
             return Ok(());
         }
         if !is_directory(&stat) {
-            // Where a directory was, nothing is below any more.
+            // If a directory was here, its contents are gone.
             let bare = paths::bare(path);
             found.compared.push(bare.to_vec());
             return self.single(path, &stat, mention.written, found);

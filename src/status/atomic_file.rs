@@ -142,7 +142,7 @@ impl<'l> Temporary<'l> {
             let file = match fs::openat(directory, &name, flags, Mode::from_raw_mode(0o644)) {
                 Ok(file) => file,
                 Err(Errno::EXIST) => {
-                    // Of a process that was killed; in a container all have the same number.
+                    // The file belongs to a killed process: in a container all have the same pid.
                     if fs::unlinkat(directory, &name, AtFlags::empty()).is_err() {
                         number = RandomState::new().hash_one(number);
                     }

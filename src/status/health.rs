@@ -63,7 +63,7 @@ impl SyncSnapshot {
         let error = || match &self.last_error {
             Some(error) if !error.text.is_empty() => error.text.clone(),
             Some(error) if error.code != 0 => format!("exit code {}", error.code),
-            // A comparison that succeeds without files that are too large.
+            // The comparison succeeds without the files that are too large.
             _ => "some paths failed".into(),
         };
         let mut words = match self.state {

@@ -66,12 +66,12 @@ mod tests {
         let first = ids;
         sync.queue.activate(&first);
         sync.succeeded(&first);
-        // What changed before the end of the failure is not there yet.
+        // Changes from before the end of the failure have not been sent.
         assert_eq!(sync.recovers(), None);
         let second = begin(&mut sync);
         change(&mut sync, b"/src/c");
         sync.succeeded(&second);
-        // What changed afterwards is not waited for.
+        // Later changes are not waited for.
         assert_eq!(sync.recovers(), Some(b"broken".to_vec()));
         assert_eq!(sync.recovers(), None);
         let third = begin(&mut sync);

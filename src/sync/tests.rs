@@ -280,7 +280,7 @@ fn beyond_the_limit_directories_stand_for_their_contents() {
         pending(&sync),
         ["Create /a", "Create /b", "Create /c", "Delete /d/"]
     );
-    // Being acted upon, it covers nothing that comes after.
+    // An active Init does not cover later changes.
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
     sync.queue.activate(&ids);
     let path = b"/src/d/1";

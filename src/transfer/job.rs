@@ -210,7 +210,7 @@ impl Job {
         if let Some(mut progress) = rsync_output::progress(line) {
             let mut last = self.progress.borrow_mut();
             let known = last.as_ref().and_then(|(last, _)| last.entries);
-            // Within a file nothing is said of entries.
+            // A progress line within a file does not contain the number of entries.
             progress.entries = progress.entries.or(known);
             *last = Some((progress, Instant::now()));
             return;

@@ -115,7 +115,7 @@ mod tests {
         let found = shown("", Some(50), 200, at(10)).unwrap();
         assert_eq!((found.percent, found.left), (25, Some(30.0)));
         assert_eq!(shown("", Some(0), 200, at(10)).unwrap().left, None);
-        // A batch is told in rsync's words.
+        // For a batch, rsync's own figures are shown.
         let found = shown(&line, None, 0, at(10)).unwrap();
         assert_eq!(
             (found.percent, found.total, &*found.time),

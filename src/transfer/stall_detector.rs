@@ -297,7 +297,8 @@ mod tests {
     fn long_transfers_are_left_alone() {
         let hour = 3600;
         for observe in [
-            // It reads and writes, it computes whenever looked at, and it was never readable.
+            // A process that does I/O, one that computes at each observation, and one that cannot
+            // be observed.
             &(|second| activity(second)) as &dyn Fn(u64) -> Observation,
             &|_| Observation::default(),
             // Bursts of I/O with 25 s between them, as with a slow close(2) for each file.
@@ -345,7 +346,7 @@ mod tests {
         assert!(detector.stalled(PID) > Some(seconds(3500)));
         let (detector, _) = watch(None, 3610, io(KEEP_ALIVE + 1));
         assert_eq!(detector.stalled(PID), None);
-        // It is told, and the second time it is ended.
+        // The first stall is reported, the second one ends the process.
         let (_, actions) = watch(Some(600), 610, io(KEEP_ALIVE));
         let times: Vec<_> = actions.iter().map(|(time, _)| *time).collect();
         assert_eq!(times, [35, 605, 605], "{actions:?}");
@@ -369,7 +370,7 @@ mod tests {
         assert!(detector.ended(PID));
         assert_eq!(detector.deadline(), None);
 
-        // It is counted from the last I/O, not from the start.
+        // The time is counted from the last I/O, not from the start.
         let (_, actions) = watch(Some(100), 124, |second| activity(second.min(25)));
         assert_eq!(actions, [(55, report())]);
         let (_, actions) = watch(Some(100), 125, |second| activity(second.min(25)));
@@ -391,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_fifo_whose_other_end_is_opened_in_time_is_left_alone() {
-        // A call that returns and one that waits again, each looked at twice.
+        // A call that returns and a call that waits again, each observed twice.
         let calls = |second: u64| fifo(second / 10);
         // It waits for five seconds of each fifteen.
         let opened = |second: u64| match second % 15 {

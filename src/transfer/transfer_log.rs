@@ -46,7 +46,7 @@ pub fn record(job: &Job, fate: &Fate<'_>, status: ExitStatus) -> BatchRecord {
     };
     let sync = job.handle.sync.borrow();
     if status.is_success() && log.reason.is_empty() {
-        // What this transfer has left out had failed before.
+        // The paths that this transfer has left out failed before.
         let failure = sync.counters.last_failure.as_ref();
         log.reason = failure.map_or(Vec::new(), |failure| failure.text.clone());
     }

@@ -180,7 +180,7 @@ impl Tunnel {
                     self.wait(now);
                 }
             }
-            // What has worked is started again at once, what has not only after a while.
+            // A tunnel that was ready is restarted at once, another one after a delay.
             _ if !ready => self.wait(now),
             _ => {}
         }

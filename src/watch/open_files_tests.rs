@@ -216,7 +216,7 @@ fn asking_for_one_file_does_not_look_through_all() {
     let asked = || [((1, b"500".to_vec()), path.to_vec())];
     assert_eq!(open_files.being_written_of(asked(), &paths, now), [path]);
     assert_eq!((looked_up.get(), open_files.len()), (0, 1000));
-    // What is complete and was not written is forgotten all the same.
+    // A file that is complete and was not written is forgotten as well.
     let now = now + FORGET_DELAY;
     assert_eq!(open_files.being_written_of(asked(), &paths, now), [path]);
     assert_eq!(open_files.len(), 501);

@@ -185,7 +185,7 @@ impl Reader {
     /// number of units has been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
-        // What is of no concern is not waiting.
+        // Events without interest are not in the queue.
         let is_read = queue.total >= mark && queue.chunks.is_empty();
         let passed = queue.taken >= mark || is_read;
         drop(queue);

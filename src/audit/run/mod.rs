@@ -403,7 +403,7 @@ impl Run {
             return self.end(view);
         }
         self.stage = self.settle(AfterSettling::Sort { has_failed });
-        // What the dry run has seen and the target lacked is sent by the next barrier.
+        // The next barrier sends what the dry run has found missing on the target.
         RunStep::Actions(vec![
             self.command(SyncCommand::DivideChanges),
             self.command(SyncCommand::Flush),

@@ -247,8 +247,8 @@ impl ListStrategy {
         {
             return true;
         }
-        // The contents of a link's target have no events, so only recursion sends them. What is
-        // deleted for a file in the place of a directory is told by recursion only.
+        // The contents of a link's target have no events, so only recursion sends them. If a file
+        // replaces a directory, only recursion reports the deletions.
         let mut present = found.present.iter();
         if present.any(|item| item.was_directory && !item.is_directory()) {
             return true;

@@ -448,7 +448,7 @@ mod tests {
         let args = log("log web /none/a -since @5 -json");
         assert_eq!(args.path.as_deref(), Some("/none/a"));
         assert_eq!((args.since, args.follow), (Some(5.0), false));
-        // Without -since, what is to come.
+        // Without -since, only future entries are shown.
         assert!(log("log -follow").since.is_some_and(|since| since > 1e9));
         assert_eq!(parsed("log web").unwrap().sync.as_deref(), Some("web"));
     }

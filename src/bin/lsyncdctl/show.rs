@@ -84,7 +84,7 @@ fn headline(status: &Snapshot) -> String {
     } else {
         String::new()
     };
-    // Behind the bar is performance data, as the guidelines for Nagios plug-ins have it.
+    // The text after the bar is performance data, as the guidelines for Nagios plug-ins define it.
     format!(
         "lsyncd {word}: {}, {troubled}{lag}{pending} pending, {watched} watched, {} of memory, up {} \
          | lag={:.1}s pending={pending}",

@@ -142,7 +142,7 @@ mod tests {
             assert!(said.contains(part), "{prefix}{name}: {said}");
             assert_eq!(said.is_empty(), part.is_empty(), "{prefix}{name}: {said}");
         }
-        // A kind of the user's own knows nothing of hosts.
+        // A user-defined kind has no keys for hosts.
         let own: Table = lua.load("{ source = true }").eval().unwrap();
         for name in ["port", "user", "dest"] {
             assert_eq!(advice("", name, &Value::Nil, &own).unwrap(), None, "{name}");

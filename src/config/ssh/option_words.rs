@@ -37,7 +37,7 @@ fn are_options(parts: &[&[u8]]) -> bool {
             },
             _ => return false,
         };
-        // The blanks of a command belong to it.
+        // A command may contain blanks.
         if is_command(value) {
             return count == 0 && parts.len() == 0;
         }

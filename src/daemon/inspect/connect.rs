@@ -279,7 +279,7 @@ impl ConnectResult {
         self.found.push(version);
         let shown = escape(directory);
         if rsync.contains(&b' ') {
-            // It may run as another user.
+            // A command in front of rsync may change the user.
             let text = format!("write access to {shown} is not tested");
             return self.found.push(text);
         }

@@ -88,7 +88,7 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
     let all = options.behind(&own);
     let unknown = options.unknown.iter().map(|option| escape(option));
     let unknown = unknown.collect::<Vec<_>>().join(", ");
-    // What leaves a path out by other things than its name is not decided here.
+    // Options that exclude files by something else than the name are not evaluated here.
     let (sent, unless) = if unknown.is_empty() {
         ("mirrored", String::new())
     } else {

@@ -88,7 +88,7 @@ fn writable(path: &Path, how: How) -> io::Result<()> {
         How::Append => file(),
         How::Replace if location.is_replaceable() => directory().or_else(|_| file()),
         How::Replace => file(),
-        // A socket of before is removed; all else stays.
+        // A socket that was left behind is removed; any other file is kept.
         How::Make if safe_path::kind(found) == rustix::fs::FileType::Socket => directory(),
         How::Make => Err(rustix::io::Errno::EXIST.into()),
     }
@@ -149,7 +149,7 @@ fn password_problem(file: &[u8]) -> Option<String> {
 }
 
 fn unreadable(what: &str, file: &[u8]) -> Option<String> {
-    // ssh knows home directories and has variables of its own.
+    // ssh expands `~` and `%`.
     if file.starts_with(b"~") || file.contains(&b'%') || file.contains(&b'$') {
         return None;
     }

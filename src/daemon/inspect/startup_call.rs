@@ -28,7 +28,7 @@ pub fn startup_call(script: &Script, handle: &Rc<SyncHandle>) -> StartupCall {
     if handle.tunnel.is_some() {
         return StartupCall::Untold("its tunnel is opened by the running daemon only");
     }
-    // What would be logged is said in another form.
+    // The caller prints the same information in another form.
     let mut selection = Selection::default();
     let _ = selection.add("scarce");
     log::install(selection, None);

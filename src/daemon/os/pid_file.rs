@@ -152,7 +152,7 @@ fn take_over(path: &Path, location: &Location, old: File) -> Result<Option<PidFi
             }));
         }
     }
-    // The directory is not ours to write: then the file has been made for us beforehand.
+    // This process may not write to the directory, so the file was created beforehand.
     write(&old).map_err(|e| PidFileError::Write(path.to_owned(), e))?;
     Ok(Some(PidFile {
         path: path.to_owned(),

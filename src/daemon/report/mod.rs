@@ -170,7 +170,7 @@ impl AuditView for DaemonState<'_> {
         match self.find(sync) {
             Some(handle) => {
                 if *scope == ComparisonScope::Everything {
-                    // It decides if rsync lists the whole source first.
+                    // The size decides if rsync lists the whole source first.
                     let mut sync = handle.sync.borrow_mut();
                     let size = self.watcher.tree_size(&sync.config.source);
                     sync.set_tree_size(size);

@@ -83,7 +83,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
         let declared = is_declared(config, key)?;
         // Without `check` files are sent unchecked, so a gauge that is off is not sufficient.
         let free = !compared && (own_kind || key != "check");
-        // Targets of this program have been removed by now.
+        // The `targets` of this program have been removed from the table by now.
         let ours = !TARGETS.contains(&key)
             && config::is_value(config, key)
             && (key != "check" || !own_kind || scan_request::check_behaviour(lua, config).is_ok());

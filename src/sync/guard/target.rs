@@ -147,7 +147,7 @@ impl Sync {
                 "{known}, the mount point of the target, is not mounted"
             ));
         }
-        // A target that did not answer when the configuration was read.
+        // The target did not answer when the configuration was read.
         if self.config.source.starts_with(&found.target) {
             return TargetState::NotMounted("the target is or contains the source".into());
         }

@@ -324,7 +324,7 @@ impl Backend for FanotifyBackend {
         self.take_chunks();
         self.handle_events(observer);
         self.clear_up(observer);
-        // Nothing of the file systems may stay open.
+        // An open descriptor would keep a file system mounted.
         self.opened = None;
         self.places.close();
         if self.places_changed {
@@ -417,7 +417,7 @@ impl Backend for FanotifyBackend {
 
     fn has_reported(&self, mark: u64) -> bool {
         if !self.has_handled(mark) {
-            // Nothing wakes the loop for what is of no concern.
+            // Events without interest do not wake the loop.
             self.reader.catch_up(CATCH_UP_TIME);
         }
         self.has_handled(mark) && self.rechecks.is_empty() && !self.is_reading() && !self.dirty

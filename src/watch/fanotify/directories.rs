@@ -371,7 +371,7 @@ mod tests {
         fn like_a_map(steps in prop::collection::vec((0..8u8, 0..9u8, 0..4u8, 0..5u8), 0..100)) {
             let mut known = KnownDirectories::default();
             known.insert_root(0, &[8], b"/r/");
-            // Handle → parent and name; the parent of one that has left is none.
+            // Handle → parent and name; `None` for a directory that has left the tree.
             let mut model: BTreeMap<u8, Option<(u8, u8)>> = BTreeMap::new();
             fn of(model: &BTreeMap<u8, Option<(u8, u8)>>, handle: u8) -> Option<String> {
                 if handle == 8 {

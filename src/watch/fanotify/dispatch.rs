@@ -34,7 +34,7 @@ impl FanotifyBackend {
             return;
         }
         let Some(entry) = record.entry.or(record.from) else {
-            // The number of links of a file; its names are events of their own.
+            // Only the link count of a file has changed; its names have their own events.
             return;
         };
         self.check_root(record);

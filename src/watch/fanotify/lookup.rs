@@ -130,7 +130,7 @@ impl FanotifyBackend {
         let Some(handle) = target.map(|target| target.bytes) else {
             return;
         };
-        // It may have been outside.
+        // The directory may have been outside of the sources.
         self.known.filters_changed();
         if self.known.find(place, handle).is_none() {
             return;
@@ -243,7 +243,7 @@ impl FanotifyBackend {
             path => paths::with_slash(&path?.into_bytes()),
         };
         if fstat(&directory)?.st_nlink == 0 {
-            // Its path ends with a remark.
+            // The path in /proc ends with ` (deleted)`.
             return Ok(Err(FoundDirectory::Gone));
         }
         let Some((_, name)) = self.split(place, &path) else {
@@ -274,7 +274,7 @@ impl FanotifyBackend {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let at = below.as_ref().unwrap_or(directory);
             let parent = match openat(at, "..", flags, Mode::empty()) {
-                // Outside of a bind mount there is none.
+                // A directory outside of the bind mount has no path.
                 Err(Errno::NOENT) if fstat(at)?.st_nlink > 0 => return Ok(false),
                 parent => parent?,
             };

@@ -93,7 +93,7 @@ impl FanotifyBackend {
         let old = self.path_in(place, from, rename.directory);
         let new = self.path_in(place, to, rename.directory);
         if rename.directory && new.is_some() {
-            // What is of no concern where it was may be where it is.
+            // A directory may be of interest at its new path only.
             self.known.filters_changed();
         }
         if old.is_none() && new.is_none() {

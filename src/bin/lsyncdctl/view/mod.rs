@@ -92,7 +92,7 @@ pub struct View {
 impl View {
     /// Sets a new status.
     pub fn take(&mut self, mut status: Snapshot) {
-        // As `lsyncdctl status` has them.
+        // The order is that of `lsyncdctl status`.
         status.syncs.sort_by_key(|sync| Reverse(sync.severity));
         self.status = status;
         self.lost = None;

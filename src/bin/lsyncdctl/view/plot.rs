@@ -100,7 +100,7 @@ fn blocks(values: &[f64], spans: usize, room: usize) -> String {
     let width = room.min(spans.max(1));
     let most = values.iter().copied().fold(0.0, f64::max);
     let cell = |at: usize| {
-        // The spans of this cell, of all that there may be.
+        // The range of spans that this cell shows.
         let (from, to) = (at * spans / width, (at + 1) * spans / width);
         let missing = spans.saturating_sub(values.len());
         let inside = from.saturating_sub(missing)..to.saturating_sub(missing);
