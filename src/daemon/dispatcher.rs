@@ -31,8 +31,8 @@ pub enum Requested {
 
 /// Calls actions and executes their requests.
 pub trait ActionCaller {
-    /// Returns true if the global limit permits another process.
-    fn may_spawn(&self) -> bool;
+    /// Returns the number of processes that the global limit still permits.
+    fn places(&self) -> usize;
 
     /// Returns true if source and target of a sync are available. Otherwise the sync is halted.
     fn check_ready(&mut self, handle: &SyncHandle) -> bool;
@@ -63,13 +63,16 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Returns the next time at which a sync is due.
-    pub fn deadline(syncs: &[Rc<SyncHandle>], now: Time) -> Option<Time> {
-        let connected = syncs.iter().filter(|handle| handle.is_connected());
-        let due = connected.filter_map(|handle| match handle.sync.borrow_mut().next(now) {
-            Next::Act(_) => Some(now),
-            Next::At(time) => Some(time),
-            Next::Nothing => None,
+    /// Returns the next time at which a sync is due for which one of the free `places` is left.
+    pub fn deadline(syncs: &[Rc<SyncHandle>], places: usize, now: Time) -> Option<Time> {
+        let may_start =
+            |handle: &&Rc<SyncHandle>| handle.is_connected() && has_place(handle, syncs, places);
+        let due = syncs.iter().filter(may_start).filter_map(|handle| {
+            match handle.sync.borrow_mut().next(now) {
+                Next::Act(_) => Some(now),
+                Next::At(time) => Some(time),
+                Next::Nothing => None,
+            }
         });
         due.min()
     }
@@ -93,7 +96,7 @@ impl Dispatcher {
         let (mut place, mut starts) = (0, 0);
         while let Some(index) = self.scheduler.at(place, syncs.len()) {
             let handle = &syncs[index];
-            match self.run_sync(handle, now, waker, caller) {
+            match self.run_sync(handle, syncs, now, waker, caller) {
                 Called::Started => {
                     starts += 1;
                     self.scheduler.served(place);
@@ -114,12 +117,13 @@ impl Dispatcher {
     fn run_sync(
         &mut self,
         handle: &Rc<SyncHandle>,
+        syncs: &[Rc<SyncHandle>],
         now: Time,
         waker: &Arc<Waker>,
         caller: &mut impl ActionCaller,
     ) -> Called {
         for _ in 0..MAX_EVENTS_PER_TURN {
-            if !caller.may_spawn() || !handle.is_connected() {
+            if !has_place(handle, syncs, caller.places()) || !handle.is_connected() {
                 return Called::Idle;
             }
             let next = handle.sync.borrow_mut().next(now);
@@ -157,6 +161,20 @@ impl Dispatcher {
             }
         }
         Called::Idle
+    }
+}
+
+/// Returns true if a sync may take one of the free places for processes. The last one is left to
+/// syncs without a process, so that a target that hangs does not take all of them.
+fn has_place(handle: &SyncHandle, syncs: &[Rc<SyncHandle>], places: usize) -> bool {
+    let is_idle = |other: &Rc<SyncHandle>| {
+        let other = other.sync.borrow();
+        other.running() == 0 && !other.has_ended()
+    };
+    match places {
+        0 => false,
+        1 => handle.sync.borrow().running() == 0 || !syncs.iter().any(is_idle),
+        _ => true,
     }
 }
 
@@ -199,8 +217,8 @@ mod tests {
     }
 
     impl ActionCaller for FakeCaller {
-        fn may_spawn(&self) -> bool {
-            self.free > 0
+        fn places(&self) -> usize {
+            self.free
         }
 
         fn check_ready(&mut self, _: &SyncHandle) -> bool {
@@ -294,7 +312,7 @@ mod tests {
         }
 
         fn deadline(&self) -> Option<Time> {
-            Dispatcher::deadline(&self.syncs, self.now)
+            Dispatcher::deadline(&self.syncs, self.caller.free, self.now)
         }
     }
 
@@ -308,6 +326,23 @@ mod tests {
         fixture.caller.free = 1;
         assert!(fixture.turn().is_empty());
         assert_eq!(fixture.deadline(), None);
+    }
+
+    #[test]
+    fn the_last_place_is_left_to_a_sync_without_a_process() {
+        let mut fixture = Fixture::new(&[3, 0]);
+        fixture.syncs[0].sync.borrow_mut().config.max_processes = 3;
+        fixture.caller.free = 3;
+        assert_eq!(fixture.turn(), ["0", "0"]);
+        assert_eq!(fixture.deadline(), None);
+        let mut other = fixture.syncs[1].sync.borrow_mut();
+        other.queue.push(Etype::Modify, b"/late", None, 0);
+        drop(other);
+        assert_eq!(fixture.deadline(), Some(fixture.now));
+        assert_eq!(fixture.turn(), ["1"]);
+        // Both have a process: the next place is for whoever asks.
+        fixture.caller.free = 1;
+        assert_eq!(fixture.turn(), ["0"]);
     }
 
     #[test]

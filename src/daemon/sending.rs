@@ -146,8 +146,8 @@ impl SendingSide {
 
     /// Returns the next due time of syncs, if they have `started`, tunnels and alarms.
     pub fn due(&self, started: bool, now: Time) -> Option<Time> {
-        let asks = started && self.script.context.may_spawn();
-        let syncs = asks.then(|| Dispatcher::deadline(&self.syncs, now));
+        let places = self.script.context.places();
+        let syncs = started.then(|| Dispatcher::deadline(&self.syncs, places, now));
         let tunnels = self.script.context.tunnels.borrow();
         let tunnels = tunnels.iter();
         let tunnels = tunnels.filter_map(|tunnel| tunnel.machine.borrow().deadline());
@@ -404,8 +404,8 @@ struct Caller<'a> {
 }
 
 impl ActionCaller for Caller<'_> {
-    fn may_spawn(&self) -> bool {
-        self.script.context.may_spawn()
+    fn places(&self) -> usize {
+        self.script.context.places()
     }
 
     fn check_ready(&mut self, handle: &SyncHandle) -> bool {

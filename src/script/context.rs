@@ -85,22 +85,19 @@ pub struct ScriptContext {
 impl ScriptContext {
     /// Returns true if only one more child may start.
     pub fn is_last_place(&self) -> bool {
-        let processes = self.processes();
-        let limit = self.max_processes.get();
-        limit.is_some_and(|limit| processes + 1 >= limit)
+        self.places() <= 1
     }
 
     /// Returns true if another child may start.
     pub fn may_spawn(&self) -> bool {
-        let processes = self.processes();
-        self.max_processes
-            .get()
-            .is_none_or(|limit| processes < limit)
+        self.places() > 0
     }
 
-    /// Returns the number of running and requested children.
-    fn processes(&self) -> usize {
-        self.running.get() + self.requests.spawns()
+    /// Returns the number of children that may start besides the running and requested ones.
+    pub fn places(&self) -> usize {
+        let children = self.running.get() + self.requests.spawns();
+        let limit = self.max_processes.get().unwrap_or(usize::MAX);
+        limit.saturating_sub(children)
     }
 }
 
