@@ -23,7 +23,7 @@ const MAX_EVENTS_PER_TURN: usize = 1000;
 pub enum Requested {
     /// Nothing, or something for queue entries.
     ForEntries,
-    /// Processes for empty lists only.
+    /// Processes for empty lists, or for entries that the action has created itself, only.
     ForNothing,
     /// The event loop ends.
     Ending,
@@ -148,14 +148,15 @@ impl Dispatcher {
             let after = state();
             let until = now + micros(IDLE_RETRY_DELAY);
             let mut sync = handle.sync.borrow_mut();
+            // Events that the action has created are no progress.
+            let is_left = after.1 >= before.1 && sync.queue.is_waiting(id);
             if after.0 > before.0 {
-                // A process for an empty list leaves all entries unchanged.
-                if requested == Requested::ForNothing && after.1 == before.1 {
+                if is_left && requested == Requested::ForNothing {
                     sync.defer(until);
                 }
                 return Called::Started;
             }
-            if after == before && sync.next(now) == Next::Act(id) {
+            if is_left && sync.next(now) == Next::Act(id) {
                 sync.defer(until);
                 return Called::Idle;
             }
@@ -203,6 +204,8 @@ mod tests {
     enum Answer {
         Spawn,
         SpawnNothing,
+        SpawnCreated,
+        Create,
         Ignore,
         Discard,
         Fail,
@@ -250,6 +253,18 @@ mod tests {
                 Answer::SpawnNothing => {
                     sync.child_started();
                     return Requested::ForNothing;
+                }
+                Answer::SpawnCreated => {
+                    let last = sync.queue.last_serial();
+                    sync.queue.push(Etype::Blanket, b"", None, 0);
+                    let created = sync.queue.specials().find(|new| new.id().serial() > last);
+                    let created = created.unwrap().id();
+                    sync.begin(&[created]);
+                    sync.child_started();
+                    return Requested::ForNothing;
+                }
+                Answer::Create => {
+                    sync.queue.push(Etype::Blanket, b"", None, 0);
                 }
                 Answer::Ignore => {}
                 Answer::Discard => {
@@ -348,17 +363,23 @@ mod tests {
     #[test]
     fn an_action_that_does_nothing_is_called_again_later() {
         let delay = micros(IDLE_RETRY_DELAY);
-        for answer in [Answer::Ignore, Answer::SpawnNothing] {
+        for answer in [
+            Answer::Ignore,
+            Answer::SpawnNothing,
+            Answer::Create,
+            Answer::SpawnCreated,
+        ] {
             let mut fixture = Fixture::new(&[1]);
             fixture.caller.answers.push_back(answer);
             assert_eq!(fixture.turn(), ["0"]);
             assert!(fixture.turn().is_empty());
-            if matches!(answer, Answer::SpawnNothing) {
+            if matches!(answer, Answer::SpawnNothing | Answer::SpawnCreated) {
                 fixture.syncs[0].sync.borrow_mut().child_ended();
             }
+            assert!(fixture.turn().is_empty());
             fixture.now += delay;
             assert_eq!(fixture.deadline(), Some(fixture.now));
-            assert_eq!(fixture.turn(), ["0"]);
+            assert_eq!(fixture.turn()[0], "0");
         }
     }
 

@@ -425,12 +425,13 @@ impl ActionCaller for Caller<'_> {
             sync.set_tree_size(size);
             sync.begin_full_comparison();
         }
+        let last = handle.sync.borrow().queue.last_serial();
         if let Err(error) = self.script.act(handle, id) {
             let exit = self.script.exit_after(&error);
             self.actions.push(Action::Exit(exit));
             return Requested::Ending;
         }
-        let is_for_nothing = self.script.context.requests.are_for_nothing();
+        let is_for_nothing = self.script.context.requests.are_for_none_up_to(last);
         let started = launch(self.script, self.transfers, self.scan_passes, self.now);
         let ends = started
             .iter()

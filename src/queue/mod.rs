@@ -109,6 +109,12 @@ impl Queue {
         self.entries.find(id).is_some()
     }
 
+    /// Returns true if this delay is queued, and neither active nor blocked.
+    pub fn is_waiting(&self, id: DelayId) -> bool {
+        self.get(id)
+            .is_some_and(|delay| delay.status() == Status::Wait)
+    }
+
     /// Returns the delay, or `None` if it has left the queue.
     pub fn get(&self, id: DelayId) -> Option<Delay<'_>> {
         let slot = self.entries.find(id)?;

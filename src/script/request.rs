@@ -114,14 +114,15 @@ impl RequestQueue {
         self.0.borrow().is_empty()
     }
 
-    /// Returns true if there are requests, and all are processes for empty lists.
-    pub fn are_for_nothing(&self) -> bool {
+    /// Returns true if there are requests, and all are processes for empty lists, or for entries
+    /// that were queued after the one with this serial number.
+    pub fn are_for_none_up_to(&self, last: u64) -> bool {
         let requests = self.0.borrow();
-        let is_empty = |request: &ScriptRequest| match request {
-            ScriptRequest::Spawn(spawn) => spawn.ids.is_empty(),
+        let is_for_none = |request: &ScriptRequest| match request {
+            ScriptRequest::Spawn(spawn) => spawn.ids.iter().all(|id| id.serial() > last),
             ScriptRequest::Copy(_) | ScriptRequest::Scan(_) => false,
         };
-        !requests.is_empty() && requests.iter().all(is_empty)
+        !requests.is_empty() && requests.iter().all(is_for_none)
     }
 
     /// Returns the number of requested processes.

@@ -7,7 +7,7 @@ use mlua::{IntoLua, Lua, Result, UserData, Value};
 use super::timestamp::Timestamp;
 use crate::config::{config_error, text_of};
 use crate::paths;
-use crate::queue::{DelayId, Etype, Status};
+use crate::queue::{DelayId, Etype};
 use crate::script::sync_handle::SyncHandle;
 
 /// The queue entry of an event object.
@@ -149,11 +149,6 @@ impl EventRef {
 
     /// Returns true if the entry is still waiting.
     pub fn waits(&self, handle: &SyncHandle) -> bool {
-        handle
-            .sync
-            .borrow()
-            .queue
-            .get(self.id)
-            .is_some_and(|delay| delay.status() == Status::Wait)
+        handle.sync.borrow().queue.is_waiting(self.id)
     }
 }
