@@ -43,6 +43,9 @@ read_words() {
 # setting NAME: a value of [package] in Cargo.toml
 setting() { sed -n "/^\[package\]/,/^\[\[/s/^$1 = \"\(.*\)\"/\1/p;T;q" Cargo.toml; }
 
+# placeholders FILE...: those of the files that contain the placeholder of maintainer or home page
+placeholders() { { grep -ls 'lsyncd\.example\.org' "$@" || true; } | paste -sd' '; }
+
 maintainer() { sed -n 's/^authors = \["\(.*\)"\]/\1/p' Cargo.toml; }
 
 # use_cargo: finds cargo, and sets $target and $tools

@@ -189,3 +189,6 @@ bill_of_materials
 build_information >"$out/lsyncd-$version.buildinfo"
 (cd "$out" && sha256sum lsyncd* >SHA256SUMS)
 ls -1 "$out"
+placeholders=$(placeholders Cargo.toml README.md packaging/debian/changelog)
+[ -z "$placeholders" ] ||
+    echo "release.sh: warning: not for publication, maintainer or home page is a placeholder in: $placeholders" >&2

@@ -6,18 +6,23 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: packaging/repository.sh RELEASE KEY DIRECTORY
+usage: packaging/repository.sh [--test] RELEASE KEY DIRECTORY
 
 RELEASE    directory with the .deb files, from packaging/release.sh
 KEY        the signing key of gpg: its fingerprint or the address of its owner
 DIRECTORY  the repository; packages are added to an existing one
+--test     accept packages whose maintainer or home page is a placeholder
 
 Puts the public key into DIRECTORY as lsyncd.gpg, and prints the lines for a host that uses it.
 Needs reprepro and gpg; GNUPGHOME selects the keyring.
 TEXT
 }
 
-read_words false "$@"
+test=
+option() {
+    [ "$1" = --test ] && test=yes
+}
+read_words option "$@"
 [ "${#words[@]}" -eq 3 ] || wrong_usage
 release=$(absolute "${words[0]}") key=${words[1]} repository=$(absolute "${words[2]}")
 
@@ -29,6 +34,11 @@ fingerprint=$(gpg --batch --with-colons --list-secret-keys "$key" 2>/dev/null |
 [ -n "$fingerprint" ] || die "gpg has no secret key $key"
 packages=("$release"/*.deb)
 [ -e "${packages[0]}" ] || die "no .deb in $release"
+for package in "${packages[@]}"; do
+    [ -z "$(dpkg-deb --field "$package" Maintainer Homepage | placeholders -)" ] || [ -n "$test" ] ||
+        die "$package is not for publication: its maintainer or home page is a placeholder. Set authors and homepage" \
+            "in Cargo.toml and build again, or use --test"
+done
 
 mkdir -p "$repository/conf"
 cat >"$repository/conf/distributions" <<TEXT

@@ -22,7 +22,11 @@ undo() {
 trap undo EXIT
 cp "$deb" "$place/release/"
 gpg --batch --quiet --passphrase '' --quick-generate-key 'tests <tests@localhost>' ed25519 sign never
-"$here/packaging/repository.sh" "$place/release" tests@localhost "$place/apt" >/dev/null
+if dpkg-deb --field "$deb" Maintainer | grep -q example; then
+    is "a placeholder for the maintainer is refused" not "$here/packaging/repository.sh" "$place/release" \
+        tests@localhost "$place/apt" 2>/dev/null
+fi
+"$here/packaging/repository.sh" --test "$place/release" tests@localhost "$place/apt" >/dev/null
 python3 -u -m http.server --bind 127.0.0.1 --directory "$place" 0 >"$place/served" 2>&1 &
 server=$!
 port() { sed -n 's/.* port \([0-9]*\) .*/\1/p' "$place/served" | grep .; }
