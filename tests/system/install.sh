@@ -241,7 +241,7 @@ is "ours runs" active active
 is "by its own unit" on "$box" sh -c 'systemctl show lsyncd -P FragmentPath | grep -q lib/systemd/system/'
 is "one daemon" [ "$(on "$box" pidof lsyncd | wc -w)" = 1 ]
 is "the new program" on "$box" sh -c 'readlink /proc/$(pidof lsyncd)/exe | grep -qx /usr/bin/lsyncd'
-is "NICELEVEL counts" [ "$(on "$box" sh -c 'ps -o ni= -p $(pidof lsyncd)' | tr -d ' ')" = 7 ]
+is "NICELEVEL counts" [ "$(on "$box" sh -c 'ps -o ni= -p $(pidof lsyncd)' | tr -d ' ')" = $(($(nice) + 7)) ]
 is "the configuration is the administrator's" cmp "$WORK/m/$box/before" "$root/etc/lsyncd/lsyncd.conf.lua"
 echo nine >"$root/srv/source/nine"
 is "it says when all is there" ctl status -wait -timeout "$LIMIT"
