@@ -6,6 +6,8 @@
 ---@class (exact) lsyncd.Settings
 ---A setting to switch on.
 ---@field [integer]? string
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---File to which messages are appended. It may be rotated at any time without a signal. Without it, a background daemon logs to syslog.
 ---@field logfile? string
 ---Tag of messages in syslog.
@@ -296,6 +298,8 @@
 
 -- keys: rsync
 ---@class (exact) lsyncd.Rsync
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Program to run. A wrapper receives the list of lsyncd on standard input.
 ---
 ---Default: rsync.
@@ -486,12 +490,16 @@
 
 -- keys: startup
 ---@class (exact) lsyncd.Startup
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Options of rsync, as in the sync. Words of its _extra are appended.
 ---@field rsync? lsyncd.Rsync
 -- keys end
 
 -- keys: ssh
 ---@class (exact) lsyncd.Ssh
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Program to run.
 ---
 ---Default: ssh.
@@ -524,6 +532,8 @@
 
 -- keys: rclone
 ---@class (exact) lsyncd.Rclone
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Program to run.
 ---
 ---Default: rclone.
@@ -532,8 +542,44 @@
 ---@field options? (string|number)[]
 -- keys end
 
+-- keys: backup
+---@class (exact) lsyncd.Backup
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
+---Directory on the target host: an absolute path, or one relative to the target.
+---
+---Default: required.
+---@field dir? string
+---Age at which backups are removed, in days or weeks: "30d", "4w". Without it, backups are not removed.
+---@field keep? string|number
+-- keys end
+
+-- keys: verify
+---@class (exact) lsyncd.Verify
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
+---Times of comparisons: a rule of crontab(5) or a list of rules. A rule may have a field for seconds in front.
+---
+---Default: required.
+---@field at? string|string[]
+---Compare contents, not only sizes, times and attributes.
+---
+---Default: false.
+---@field content? boolean
+---Percentage of files whose contents are compared, such as "10%". Each comparison selects other files: with 10 %, ten comparisons cover all files. Sizes, times and attributes of all files are always compared.
+---
+---Default: 100%.
+---@field sample? string|number
+---Repair the differences: transfer or delete the paths that differ.
+---
+---Default: false.
+---@field repair? boolean
+-- keys end
+
 -- keys: guard
 ---@class (exact) lsyncd.Guard
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Require that the source, or a directory above it other than /, is a mount point.
 ---
 ---Default: false.
@@ -546,6 +592,8 @@
 
 -- keys: check
 ---@class (exact) lsyncd.Check
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Program and arguments. The names of the files are appended. They are absolute, so none begins with -.
 ---@field command? (string|number)[]
 ---Pass the names on standard input, each followed by a zero byte.
@@ -582,6 +630,8 @@
 
 -- keys: tunnel
 ---@class (exact) lsyncd.TunnelOptions
+---Any other key is an error.
+---@field [string]? lsyncd.UnknownKey
 ---Command to run; in a text, " groups words. ^localport and ^localhost are replaced.
 ---
 ---Default: required.
@@ -621,6 +671,12 @@
 ---No effect, as in lsyncd.
 ---@field checkMaxFailed? any
 -- keys end
+
+---The type of a key that does not exist.
+---@class lsyncd.UnknownKey
+
+---@class lsyncd.NewSync: lsyncd.Sync
+---@field [string]? lsyncd.UnknownKey
 
 ---@class lsyncd.ExitCodes
 ---@field [integer]? "ok"|"again"|"die"
@@ -682,7 +738,7 @@
 function settings(values) end
 
 ---Mirrors one directory.
----@param config lsyncd.Sync
+---@param config lsyncd.NewSync
 ---@return lsyncd.Inlet
 function sync(config) end
 

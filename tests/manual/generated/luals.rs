@@ -17,6 +17,11 @@ pub fn class(name: &str, keys: &[&Key]) -> String {
     if let Some((item, meaning)) = items {
         class.push_str(&format!("---{meaning}\n---@field [integer]? {item}\n"));
     }
+    // The server checks the types of values, but not that the class has a key. The kinds, which are also
+    // values of lsyncd.Sync, have keys of their own.
+    if name != "Sync" {
+        class.push_str("---Any other key is an error.\n---@field [string]? lsyncd.UnknownKey\n");
+    }
     for key in keys {
         class.push_str(&format!("---{}\n", plain(&key.meaning())));
         let default = plain(key.default);

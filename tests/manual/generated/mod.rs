@@ -6,7 +6,8 @@
 use std::fs;
 
 use lsyncd::config::keys::{
-    BACKUP, CHECK, GUARD, Key, Kinds, RCLONE, RSYNC, SETTINGS, SSH, STARTUP, SYNC, TUNNEL, schema,
+    BACKUP, CHECK, GUARD, Key, Kinds, RCLONE, RSYNC, SETTINGS, SSH, STARTUP, SYNC, TUNNEL, VERIFY,
+    schema,
 };
 
 use crate::site::project;
@@ -83,6 +84,7 @@ fn part(name: &str) -> Vec<&'static Key> {
         "ssh" => SSH.iter().collect(),
         "rclone" => RCLONE.iter().collect(),
         "backup" => BACKUP.iter().collect(),
+        "verify" => VERIFY.iter().collect(),
         "guard" => GUARD.iter().collect(),
         "check" => CHECK.iter().collect(),
         "tunnel" => TUNNEL.iter().collect(),
@@ -97,12 +99,22 @@ fn every_key_of_a_sync_is_in_one_part() {
     assert_eq!(count, SYNC.len());
 }
 
-/// Lua accepts the definitions for editors.
+/// Lua accepts the definitions for editors, and they define all their classes.
 #[test]
 fn definitions_for_editors_are_lua() {
     let text = fs::read_to_string(project("packaging/editor/lsyncd.d.lua")).unwrap();
     let lua = mlua::Lua::new();
     lua.load(&text).exec().unwrap();
+    let words = text.split(|c: char| c != '.' && !c.is_alphanumeric());
+    let names = words.filter_map(|word| Some((word, word.strip_prefix("lsyncd.")?)));
+    for (name, _) in names.filter(|(_, class)| class.starts_with(char::is_uppercase)) {
+        let is_class = |line: &str| {
+            let class = line.strip_prefix("---@class ");
+            let class = class.map(|class| class.trim_start_matches("(exact) "));
+            class.is_some_and(|class| class.split(':').next() == Some(name))
+        };
+        assert!(text.lines().any(is_class), "no class {name}");
+    }
 }
 
 #[test]
