@@ -249,13 +249,19 @@ system_tests() {
     target=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     lsyncd=${LSYNCD_TEST_BINARY:-$target/debug/lsyncd}
-    # A release for arm64, if one was made.
+    # A release, if one was made.
     release=$(ls packaging/out/release/lsyncd_*_arm64.deb 2>/dev/null | tail -n 1)
     if [ -n "$release" ]; then
         machine "arm64 under emulation" tests/system/arm64.sh "$release"
     else
         skip "arm64 under emulation: no package (packaging/release.sh --arch arm64)"
     fi
+    if ls packaging/out/release/lsyncd_*.dsc >/dev/null 2>&1; then
+        machine "source packages" tests/system/source.sh packaging/out/release
+    else
+        skip "source packages: none (packaging/release.sh --source)"
+    fi
+    machine "editor" tests/system/editor.sh
     machine "old receivers" tests/system/old-receivers.sh "$lsyncd"
     machine "chain" tests/system/chain.sh "$lsyncd"
     machine "two hosts" tests/system/two-hosts.sh "$deb"
@@ -264,11 +270,19 @@ system_tests() {
 
 # ---- what takes minutes
 
+# The lowest versions of the dependencies that Cargo.toml permits.
+lowest_versions() (
+    git clone --quiet . "$scratch/lowest" && cd "$scratch/lowest" &&
+        RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions &&
+        CARGO_TARGET_DIR=target cargo check --quiet --all-targets
+)
+
 long_tests() {
     check "faults with a status file" env LSYNCD_TEST_STATUS_FILE=1 cargo test --locked --test faults </dev/null
     check "churn" env LSYNCD_TEST_ROUNDS=40 cargo test --locked --test faults churn </dev/null
     check "kills" env LSYNCD_TEST_KILLS=50 cargo test --locked --test faults warm_kills </dev/null
     check "fuzzing" env LSYNCD_TEST_FUZZ=30 cargo test --locked --test fuzz </dev/null
+    check "lowest versions of dependencies" lowest_versions
     check "soak" cargo test --locked --test faults soak -- --ignored </dev/null
 }
 

@@ -13,6 +13,7 @@
 #   soon WHAT COMMAND...    wait until the command succeeds, at most $LIMIT seconds
 #   is WHAT COMMAND...      the command succeeds now, or the test has failed
 #   documented NAME         a configuration of docs/security.md
+#   dead_links ROOT         the links between installed documents that lead to no file
 
 set -euo pipefail
 
@@ -26,7 +27,7 @@ base() {
     local mirror security release=$1 more
     shift
     more=$(printf -- ',%s' "$@")
-    BASE=$WORK/base-$release${1:+-$1}
+    BASE=$WORK/base-$release${1:+$(printf -- '-%s' "$@")}
     [ -e "$BASE/.ready" ] && return
     rm -rf "$BASE"
     mkdir -p "$BASE"
@@ -156,6 +157,15 @@ is() {
 # The block of docs/security.md behind the comment <!-- NAME -->.
 documented() {
     sed -n "/^<!-- $1 -->/,/^\`\`\`\$/p" "$here/docs/security.md" | sed '/^<!--/d; /^```/d'
+}
+
+dead_links() {
+    local document link
+    find "$1/usr/share/doc/lsyncd/" -name '*.md*' -o -name 'changelog.gz' | while read -r document; do
+        zcat -f "$document" | grep -o '](<*[^)#]*' | sed 's/^](<*//' | grep -v '^$\|://' | while read -r link; do
+            [ -e "${document%/*}/$link" ] || echo "${document#"$1"}: $link" | tee /dev/stderr
+        done
+    done
 }
 
 not() { ! "$@"; }
