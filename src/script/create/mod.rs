@@ -62,7 +62,8 @@ pub fn create(
     if policy == Policy::Coalesce {
         typed.verify = config::verify(&config)?;
         check_verify(&typed)?;
-        let is_direct = sync_checks::has_action_of(lua, &config, "direct")?;
+        let is_direct =
+            sync_checks::origin(lua, &config, "action")? == sync_checks::Origin::Kind("direct");
         sync_checks::warn_of_target(lua, &typed, is_direct);
         check_target(lua, &config, &typed, &filter)?;
     }

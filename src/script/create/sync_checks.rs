@@ -44,7 +44,7 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         warn("delete", text);
     }
     let host = text_of(&config.get("host")?).unwrap_or_default();
-    if has_action_of(lua, config, "rsyncssh")? && host.contains(&b'/') {
+    if origin(lua, config, "action")? == Origin::Kind("rsyncssh") && host.contains(&b'/') {
         let text = format!(
             "host = \"{}\" is not the name of a host; write the directory in targetdir",
             log::escape(&host)
@@ -263,34 +263,37 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
     }
 }
 
-/// Returns true if the action is the one that calls the `on…` functions.
-pub fn has_default_action(lua: &Lua, config: &Table) -> Result<bool> {
-    let default: Table = lua.globals().raw_get("default")?;
-    Ok(default.raw_get::<Value>("action")? == config.get::<Value>("action")?)
+/// Whose function a sync has at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// That of `default`: for `action`, the one that calls the `on…` functions.
+    Default,
+    /// That of this built-in kind.
+    Kind(&'static str),
+    /// The user's, or none.
+    User,
 }
 
-/// Returns true if the action is that of this kind.
-pub fn has_action_of(lua: &Lua, config: &Table, kind: &str) -> Result<bool> {
+/// Returns whose function is at this key of a sync's configuration.
+pub fn origin(lua: &Lua, config: &Table, key: &str) -> Result<Origin> {
+    let function = config.get::<Value>(key)?;
     let default: Table = lua.globals().raw_get("default")?;
-    let kind: Table = default.raw_get(kind)?;
-    Ok(kind.raw_get::<Value>("action")? == config.get::<Value>("action")?)
+    if default.raw_get::<Value>(key)? == function {
+        return Ok(Origin::Default);
+    }
+    for (_, name) in Kinds::BUILT_IN {
+        if let Value::Table(kind) = default.raw_get(name)?
+            && kind.raw_get::<Value>(key)? == function
+        {
+            return Ok(Origin::Kind(name));
+        }
+    }
+    Ok(Origin::User)
 }
 
 /// Returns true if the function at this key is that of `default` or of one of the built-in kinds.
 pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
-    let function = config.get::<Value>(key)?;
-    let default: Table = lua.globals().raw_get("default")?;
-    if default.raw_get::<Value>(key)? == function {
-        return Ok(true);
-    }
-    for (_, kind) in Kinds::BUILT_IN {
-        if let Value::Table(kind) = default.raw_get(kind)?
-            && kind.raw_get::<Value>(key)? == function
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(origin(lua, config, key)? != Origin::User)
 }
 
 #[cfg(test)]

@@ -3,42 +3,35 @@
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
-use mlua::{Function, Result, Table, Value};
+use mlua::{Result, Table, Value};
 
 use crate::batch;
-use crate::config::keys::Kinds;
 use crate::config::{self, Check, Hook, OnReject, destination, text_of, truthy};
-use crate::script::create::sync_checks;
+use crate::script::create::sync_checks::{self, Origin};
 use crate::script::layer3;
 use crate::script::runtime::Script;
 use crate::script::sync_handle::SyncHandle;
 
 impl Script {
-    /// Returns the built-in kind whose action the sync has; `None` for user code.
+    /// Returns the built-in kind whose action the sync has; `None` if it has none of them.
     pub fn kind(&self, handle: &SyncHandle) -> Option<&'static str> {
-        let action: Function = handle.config.get("action").ok()?;
-        let same = |kind: &str| -> Result<bool> {
-            let default: Table = self.lua.globals().get("default")?;
-            let theirs: Function = default.get::<Table>(kind)?.get("action")?;
-            Ok(theirs.to_pointer() == action.to_pointer())
-        };
-        let mut kinds = Kinds::BUILT_IN.into_iter().map(|(_, kind)| kind);
-        kinds.find(|kind| same(kind).unwrap_or(false))
+        self.kind_of(handle, "action")
     }
 
     /// Returns true if the startup of the sync is that of default.rsync, default.rsyncssh or
     /// default.direct.
     pub fn starts_built_in(&self, handle: &SyncHandle) -> bool {
-        let Ok(init) = handle.config.get::<Function>("init") else {
-            return false;
-        };
-        let same = |kind: &str| -> Result<bool> {
-            let default: Table = self.lua.globals().get("default")?;
-            let theirs: Function = default.get::<Table>(kind)?.get("init")?;
-            Ok(theirs.to_pointer() == init.to_pointer())
-        };
-        let mut kinds = ["rsync", "rsyncssh", "direct"].into_iter();
-        kinds.any(|kind| same(kind).unwrap_or(false))
+        matches!(
+            self.kind_of(handle, "init"),
+            Some("rsync" | "rsyncssh" | "direct")
+        )
+    }
+
+    fn kind_of(&self, handle: &SyncHandle, key: &str) -> Option<&'static str> {
+        match sync_checks::origin(&self.lua, &handle.config, key) {
+            Ok(Origin::Kind(kind)) => Some(kind),
+            _ => None,
+        }
     }
 
     /// Returns true for a sync without any action.
@@ -49,7 +42,8 @@ impl Script {
     /// Returns the keys of the functions and commands that the sync has for events; `None` if its
     /// action handles events in another way.
     pub fn handled_events(&self, handle: &SyncHandle) -> Option<Vec<&'static str>> {
-        if !sync_checks::has_default_action(&self.lua, &handle.config).unwrap_or(false) {
+        let origin = sync_checks::origin(&self.lua, &handle.config, "action").ok()?;
+        if origin != Origin::Default {
             return None;
         }
         let is_set = |key: &&str| {
