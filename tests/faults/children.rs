@@ -1,5 +1,5 @@
-//! Transfers that fail in every way: the paths are never forgotten, the waits are told, and
-//! what ends one sync leaves the others alone.
+//! Transfers that fail in various ways: no path is lost, the waits are logged, and the end of one
+//! sync does not affect the others.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ sync{
 }
 "#;
 
-/// The real rsync keeps this second sync current.
+/// A second sync with the real rsync.
 const OTHER: &str = r#"
 sync{ default.rsync, source = "@DIR@/src2", target = "@DIR@/trg2", delay = 0.3 }
 "#;
@@ -33,7 +33,7 @@ fn other_is_current(dir: &Dir, daemon: &mut Running<'_>) {
     daemon.wait_same("src2", "trg2", false);
 }
 
-/// A batch ends with this code and is sent again, with a line in the log.
+/// Asserts that a batch that ends with this code is sent again, and that this is logged.
 fn is_sent_again(code: u8) {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
@@ -81,9 +81,8 @@ fn every_failure_is_reported_once_with_its_retry_delay() {
     assert_eq!(log.matches("trying again in").count(), 2, "{log}");
 }
 
-/// The status file names the trouble while it lasts.
 #[test]
-fn status_tells_a_failing_sync() {
+fn the_status_file_shows_a_failing_sync() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 12]);
@@ -95,7 +94,7 @@ fn status_tells_a_failing_sync() {
 }
 
 #[test]
-fn rsync_that_comes_back_after_it_was_removed() {
+fn changes_are_sent_when_a_removed_rsync_is_back() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -110,7 +109,7 @@ fn rsync_that_comes_back_after_it_was_removed() {
 }
 
 #[test]
-fn rsync_that_may_not_be_executed_for_a_while() {
+fn changes_are_sent_when_rsync_is_executable_again() {
     let dir = Dir::new();
     Fake::new(&dir);
     let script = fs::read(dir.path("bin/rsync")).unwrap();
@@ -126,7 +125,6 @@ fn rsync_that_may_not_be_executed_for_a_while() {
     daemon.wait_log("finished.");
 }
 
-/// A code that is not worth another try ends one sync, not the others.
 #[test]
 fn critical_exit_code_ends_one_sync_only() {
     let dir = Dir::new();
@@ -177,7 +175,7 @@ fn critical_exit_code_at_startup_ends_the_daemon() {
 }
 
 #[test]
-fn critical_exit_code_at_startup_ends_one_sync_where_insisted() {
+fn critical_exit_code_at_startup_ends_one_sync_with_insist() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[1]);
@@ -187,9 +185,9 @@ fn critical_exit_code_at_startup_ends_one_sync_where_insisted() {
     other_is_current(&dir, &mut daemon);
 }
 
-/// HUP gives a sync that came to its end another life, with what it owed.
+/// HUP starts the sync again with its pending changes.
 #[test]
-fn a_sync_that_ended_begins_anew_with_hup() {
+fn a_sync_that_ended_starts_again_at_hup() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     fake.exits(&[0, 1, 0]);
@@ -204,9 +202,9 @@ fn a_sync_that_ended_begins_anew_with_hup() {
     daemon.wait_equal();
 }
 
-/// No process can be made for a while, for want of descriptors.
+/// No process can be started for a while, because no descriptors are left.
 #[test]
-fn fork_that_fails_for_a_while() {
+fn changes_are_sent_after_a_failing_fork() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -219,7 +217,7 @@ fn fork_that_fails_for_a_while() {
     });
 }
 
-/// Sets how many descriptors the daemon may have (prlimit(1)); how many it might before.
+/// Sets the limit of the daemon's descriptors (prlimit(1)). Returns the previous limit.
 fn limit(daemon: &Running<'_>, files: u64) -> u64 {
     let run = |words: &[&str]| {
         let output = std::process::Command::new("prlimit")

@@ -1,14 +1,11 @@
-//! Random changes, and everything that can go wrong thrown in: at the end of each round the
-//! target equals the source.
+//! Random changes and failures: at the end of each round the target equals the source.
 //!
-//! The seed of a run is printed when it fails; `LSYNCD_TEST_SEED=N` replays the changes (what
-//! the daemon makes of them depends on time as well). `LSYNCD_TEST_ROUNDS` says how many rounds
-//! a run has (4).
+//! The seed of a run is printed when it fails; `LSYNCD_TEST_SEED=N` replays the changes (the result
+//! also depends on timing). `LSYNCD_TEST_ROUNDS` is the number of rounds (4).
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
@@ -16,64 +13,62 @@ use nix::sys::signal::Signal;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 use crate::support::fake::Fake;
+use crate::support::random::{Random, number, seed};
 
-/// Marsaglia's xorshift: small, and the same everywhere.
-pub struct Random(u64, Links, Sizes);
+/// The choices of random changes.
+pub struct Changes {
+    random: Random,
+    links: Links,
+    sizes: Sizes,
+}
 
-/// What tells one content from another. A wrapper in rsync's place gets no options that lsyncd
-/// does not give, so changes within a second that leave the size as it is are not its to see.
+/// The number of different file sizes. A wrapper as `rsync.binary` gets no option against the quick
+/// check, so it needs a new size for each change.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Sizes {
     Few,
     Many,
 }
 
-/// Whether names may share a file. Who writes by one of them is told of by that one only, so
-/// it takes `hard_links` to keep the others current.
+/// Permits hard links. The kernel reports a write for one name only, so `hard_links` is needed to
+/// keep the others current.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Links {
     None,
     Hard,
 }
 
-impl Random {
-    pub fn new(seed: u64, links: Links, sizes: Sizes) -> Random {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, links, sizes);
-        for _ in 0..8 {
-            random.next();
+impl Changes {
+    pub fn new(seed: u64, links: Links, sizes: Sizes) -> Changes {
+        Changes {
+            random: Random::new(seed),
+            links,
+            sizes,
         }
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        self.random.below(limit)
     }
 
     pub fn content(&mut self) -> String {
         let number = self.below(1000).to_string();
-        match self.2 {
+        match self.sizes {
             Sizes::Few => number,
             Sizes::Many => number + &"-".repeat(self.below(100_000)),
         }
     }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
 }
 
 /// One to three components of few names, so that changes meet.
-pub fn path(dir: &Dir, random: &mut Random) -> PathBuf {
+pub fn path(dir: &Dir, random: &mut Changes) -> PathBuf {
     let mut path = dir.path("src");
     for _ in 0..=random.below(3) {
-        path.push(random.pick(&["a", "b", "c", "d e", "*", "\n", "-f", "g"]));
+        path.push(
+            random
+                .random
+                .pick(&["a", "b", "c", "d e", "*", "\n", "-f", "g"]),
+        );
     }
     path
 }
@@ -85,8 +80,8 @@ pub fn remove(path: &Path) {
     };
 }
 
-/// One change. What cannot be done (no parent, a directory in the way) is no change.
-pub fn change(dir: &Dir, random: &mut Random) {
+/// Makes one change. An impossible one (no parent, a directory in the way) changes nothing.
+pub fn change(dir: &Dir, random: &mut Changes) {
     let (one, two) = (path(dir, random), path(dir, random));
     match random.below(16) {
         0..=3 => drop(fs::write(&one, random.content())),
@@ -103,7 +98,7 @@ pub fn change(dir: &Dir, random: &mut Random) {
             &two,
             RenameFlags::RENAME_EXCHANGE,
         )),
-        10 if random.1 == Links::Hard => drop(fs::hard_link(&one, &two)),
+        10 if random.links == Links::Hard => drop(fs::hard_link(&one, &two)),
         10 => {}
         11 => drop(symlink("a", &one)),
         12 if one.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) => {
@@ -112,7 +107,7 @@ pub fn change(dir: &Dir, random: &mut Random) {
         }
         13 => remove(&one),
         14 => {
-            // Another kind under the same name.
+            // Another file type under the same name.
             remove(&one);
             let _ = match random.below(3) {
                 0 => fs::create_dir_all(one.join("in")),
@@ -132,24 +127,20 @@ fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
         .start()
 }
 
-/// `config` mirrors `src` to `trg` with `@RSYNC@`, which fails now and then where `failing`.
+/// `config` mirrors `src` to `trg` with `@RSYNC@`, which fails now and then if `failing`.
 fn churn(config: &str, failing: bool, links: Links) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into());
-    eprintln!("LSYNCD_TEST_SEED={seed}");
     let sizes = if failing { Sizes::Many } else { Sizes::Few };
-    let random = &mut Random::new(seed, links, sizes);
+    let random = &mut Changes::new(seed(), links, sizes);
 
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = start(&dir, config);
     for _ in 0..number("LSYNCD_TEST_ROUNDS").unwrap_or(4) {
         if failing {
-            // By signal or code; the sync waits longer after each, so not too many in a row.
+            // The waits grow with each failure, so only few follow each other.
             let calls = fake.calls().len();
             let mut codes = vec![0; calls];
-            codes.extend((0..4).map(|_| *random.pick(&[0, 12, 0, 30, 255, 0, 77])));
+            codes.extend((0..4).map(|_| *random.random.pick(&[0, 12, 0, 30, 255, 0, 77])));
             codes.push(0);
             fake.exits(&codes);
         }
@@ -163,15 +154,15 @@ fn churn(config: &str, failing: bool, links: Links) {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
-/// Changes, with something that happens to the daemon before, amid or after them.
+/// Makes changes, and kills, stops, reloads or floods the daemon between them.
 fn trouble<'d>(
     dir: &'d Dir,
     mut daemon: Running<'d>,
     config: &str,
-    random: &mut Random,
+    random: &mut Changes,
 ) -> Running<'d> {
     let count = 10 + random.below(60);
-    let changes = |random: &mut Random| (0..count).for_each(|_| change(dir, random));
+    let changes = |random: &mut Changes| (0..count).for_each(|_| change(dir, random));
     changes(random);
     match random.below(7) {
         0 => {
@@ -188,7 +179,7 @@ fn trouble<'d>(
             daemon = start(dir, config);
         }
         2 => {
-            // Before it listens to signals, this one ends it.
+            // An earlier SIGHUP would end the daemon.
             daemon.wait_log("--- Startup ---");
             daemon.signal(Signal::SIGHUP);
         }

@@ -1,7 +1,6 @@
 //! `guard = { maxDelete = … }`: a transfer that would delete more than the limit does not start.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::guard::{MIRROR, with};
 use crate::support::daemon::Daemon;
@@ -43,7 +42,7 @@ fn too_much_at_once(config: &str) {
         dir.text("status").contains("Halted: 6 entries")
     });
     assert!(dir.trg("d1/f").exists());
-    // The condition is gone.
+    // The cause is gone.
     for n in 1..4 {
         fs::rename(dir.path(format!("d{n}")), dir.src(format!("d{n}"))).unwrap();
     }
@@ -52,7 +51,6 @@ fn too_much_at_once(config: &str) {
     daemon.wait_log("the deletions are within maxDelete again");
 }
 
-/// The dry run counts, whatever the user's options print.
 #[test]
 fn too_much_would_be_deleted_with_options_that_print_nothing() {
     for options in [
@@ -67,7 +65,7 @@ fn too_much_would_be_deleted_with_options_that_print_nothing() {
     }
 }
 
-/// A directory in whose place there is a file now is deleted with its contents.
+/// The file replaces a directory, whose contents are deleted.
 #[test]
 fn too_much_would_be_deleted_for_a_file() {
     let limit = "{ maxDelete = 5 }";
@@ -95,9 +93,9 @@ fn too_much_would_be_deleted_for_a_file() {
     }
 }
 
-/// The part is that of the target as it is, not as it was at the start.
+/// The percentage refers to the current target, not to the one at the start.
 #[test]
-fn a_small_part_of_a_target_that_has_grown_is_deleted() {
+fn the_percentage_refers_to_the_current_target() {
     for config in [
         with("{ maxDelete = \"50%\" }"),
         direct("{ maxDelete = \"50%\" }"),
@@ -115,7 +113,8 @@ fn a_small_part_of_a_target_that_has_grown_is_deleted() {
             "{}",
             daemon.log()
         );
-        // What is left is less than what is remembered: two of three are too many.
+        // The remaining target is smaller than the remembered count: two of three files are too
+        // many.
         daemon.stop();
         (10..38).for_each(|number| dir.rm(format!("f{number}")));
         daemon.cont();
@@ -129,19 +128,15 @@ fn a_small_part_of_a_target_that_has_grown_is_deleted() {
     }
 }
 
-/// A permission that comes while the dry run counts is for its transfer.
 #[test]
 fn a_release_during_the_dry_run_starts_the_transfer() {
     let dir = Dir::new();
-    let wrapper = dir.put(
+    dir.script(
         "bin/wrapped",
-        dir.expand(
-            "#!/bin/sh\ncase \"$*\" in *--dry-run*)
+        "case \"$*\" in *--dry-run*)
              touch @DIR@/counts; while test -e @DIR@/holds; do sleep 0.1; done;; esac
              exec rsync \"$@\"\n",
-        ),
     );
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     let config = with("{ maxDelete = 3 }").replace(
         "archive = true",
         "archive = true, binary = '@DIR@/bin/wrapped'",
@@ -189,7 +184,7 @@ fn part_at_startup(config: &str) {
     daemon.wait_equal();
 }
 
-/// No comparison has told how much the target holds, so it is counted when a list deletes.
+/// No comparison has counted the target, so it is counted before a list deletes.
 #[test]
 fn part_of_the_target_would_be_deleted_by_a_list() {
     for list in ["auto", "filter"] {
@@ -220,10 +215,9 @@ fn part_of_the_target_would_be_deleted_by_a_list() {
     }
 }
 
-/// A dry run that fails by itself proves nothing. Its transfer does not run, whatever the exit code,
-/// and however a table of the user calls it.
+/// The transfer does not start for any exit code of the dry run, and for any table of exit codes.
 #[test]
-fn a_dry_run_that_fails_lets_nothing_pass() {
+fn a_failed_dry_run_starts_no_transfer() {
     for (failure, more) in [
         ("exit 12", ""),
         ("exit 1", ""),
@@ -231,14 +225,13 @@ fn a_dry_run_that_fails_lets_nothing_pass() {
         ("kill -9 $$", ""),
     ] {
         let dir = Dir::new();
-        let wrapper = dir.put(
+        dir.script(
             "bin/wrapped",
-            dir.expand(&format!(
-                "#!/bin/sh\ncase \"$*\" in *--dry-run*) test -e @DIR@/fails && {failure};; esac\n\
+            &format!(
+                "case \"$*\" in *--dry-run*) test -e @DIR@/fails && {failure};; esac\n\
                  echo \"$*\" >> @DIR@/calls\nexec rsync \"$@\"\n"
-            )),
+            ),
         );
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         let config = format!(
             "settings{{ insist = true }}
             sync{{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0.2,
@@ -251,7 +244,7 @@ fn a_dry_run_that_fails_lets_nothing_pass() {
         let mut daemon = Daemon::new(&dir, &config).start();
         let told = "the dry run for maxDelete failed, nothing is sent";
         if failure == "exit 1" {
-            // Not even an error that ends a sync passes.
+            // Neither does the transfer start after an error that ends a sync.
             daemon.wait_log(told);
         } else {
             daemon.wait_for("it is tried again", |daemon| {

@@ -1,8 +1,7 @@
-//! Starts with `init = "changed"` where the index of the source must not be trusted: everything is
-//! compared. `warm_start` has what is wrong with the index itself.
+//! Starts with `init = "changed"` in conditions in which the index of the source is not trusted:
+//! everything is compared. Defects of the index itself are tested in `warm_start`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::guard::{NO_MOUNTS, among_mounts, keeps_state_in_a_namespace};
@@ -53,7 +52,7 @@ fn a_file_system_in_the_source_is_not_mounted() {
     decision(start("true").unwrap(), &reason);
     assert!(dir.trg("in/a").exists());
     assert!(!state(&dir, "index").exists());
-    // What was changed meanwhile has left no trace in an index.
+    // The index does not show the changes from this time.
     dir.put("disk/a", "another");
     let mut daemon = start(BIND).unwrap();
     daemon.wait_log(EVERYTHING);
@@ -67,7 +66,7 @@ fn directories_are_not_watched() {
     }
     let Some(dir) = site() else { return };
     index(&dir, &config(RSYNC));
-    // One that nobody watches may have changed at any time.
+    // An unwatched directory may have changed at any time.
     let limits = "echo 2 > /proc/sys/user/max_inotify_watches";
     let Some(mut daemon) = limited(&dir, &config(RSYNC), limits) else {
         return skip(NO_NAMESPACE);
@@ -111,7 +110,7 @@ fn the_clock_was_set_back() {
     decision(daemon.start(), &reason);
 }
 
-/// Nothing is known of the times and inodes of ramfs.
+/// Times and inodes of ramfs are not trusted.
 #[test]
 fn the_file_system_is_unknown() {
     if !keeps_state_in_a_namespace() {
@@ -131,7 +130,7 @@ fn the_file_system_is_unknown() {
     }
 }
 
-/// Where single directories cannot be compared, nothing is if nothing has changed.
+/// If single directories cannot be compared, one change causes a full comparison.
 #[test]
 fn options_allow_no_comparison_of_single_directories() {
     let more = [
@@ -144,9 +143,8 @@ fn options_allow_no_comparison_of_single_directories() {
             scope.spawn(move || {
                 let Some(dir) = site() else { return };
                 let rsync = program("rsync").unwrap();
-                let text = format!("#!/bin/sh\nexec {} \"$@\"\n", rsync.display());
-                let wrapper = dir.put("bin/wrapper", text);
-                fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+                let text = format!("exec {} \"$@\"\n", rsync.display());
+                dir.script("bin/wrapper", &text);
                 let sync = format!("default.rsync, target = '@TRG@', {more}");
                 index(&dir, &config(&sync));
                 decision(start_decided(&dir, &config(&sync)), NOTHING);
@@ -175,7 +173,7 @@ fn a_file_with_several_names_has_changed() {
     daemon.wait_same("src", "trg", false);
     grow_old(&dir);
     assert_eq!(daemon.terminate(), Some(143));
-    // Where no such file is concerned, the directory is compared.
+    // Without such a file, the directory is compared.
     dir.write("b/new", "1");
     let mut daemon = start_decided(&dir, &config(sync));
     daemon.wait_log("1 directories have changed since the last stop");

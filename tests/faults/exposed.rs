@@ -1,6 +1,6 @@
-//! A user who owns a directory in the source cannot have files sent that root alone can read.
-//! No list helps an rsync before 3.5 against one who is fast enough between its look at a name and
-//! its opening of the file; what the lists do differently is tested in `oracle::batch_rsync`.
+//! A user who owns a directory in the source cannot make the daemon send files that only root can
+//! read. An rsync before 3.5 has a race between the check of a name and the opening of the file
+//! with any list; the differences between the lists are tested in `oracle::batch_rsync`.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -12,10 +12,10 @@ use nix::unistd::geteuid;
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, poll, skip};
 
-/// Nobody.
+/// The user `nobody`.
 const OTHER: u32 = 65534;
 
-/// How many transfers the writer races against at least, and for how long at most.
+/// The minimum number of transfers in the race, and its maximum duration.
 const ROUNDS: usize = 8;
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -26,8 +26,8 @@ sync{
 }
 "#;
 
-/// Puts a link to a place outside of the source where a directory was and takes it away again, as
-/// fast as a shell can; between that it changes a file, so that there are transfers.
+/// Replaces a directory by a link to a directory outside of the source and back as fast as
+/// possible; changes a file meanwhile, to cause transfers.
 const WRITER: &str = r#"
 cd "$1" || exit 1
 while [ -d d ]; do
@@ -96,11 +96,11 @@ fn race(list: &str) {
 }
 
 #[test]
-fn whichever_list_is_chosen() {
+fn private_files_are_not_sent_with_the_chosen_list() {
     race("");
 }
 
 #[test]
-fn with_the_list_of_lsyncd() {
+fn private_files_are_not_sent_with_the_include_list() {
     race(r#"list = "filter""#);
 }

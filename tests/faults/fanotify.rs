@@ -1,12 +1,12 @@
-//! Sources that are watched with fanotify: what differs from one watch for each directory.
+//! Sources that are watched with fanotify: differences from inotify.
 //!
 //! File systems are mounted in a mount namespace of the daemon's own, which may mark them since
-//! Linux 6.16. Where that is not permitted the tests are skipped.
+//! Linux 6.16. On older kernels the tests are skipped.
 
 use std::fs;
 use std::process::Command;
 
-use crate::guard::{NO_MOUNTS, among_mounts, inside};
+use crate::guard::{NO_MOUNTS, among_mounts, inside, wait_target};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, program, skip};
 
@@ -33,12 +33,6 @@ fn start<'d>(dir: &'d Dir, watch: &str, script: &str) -> Option<Running<'d>> {
     Some(daemon)
 }
 
-fn has(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
-    daemon.wait_for(&format!("{name} has {content}"), |_| {
-        fs::read(dir.trg(name)).is_ok_and(|found| found == content.as_bytes())
-    });
-}
-
 fn lacks(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
     daemon.wait_for(&format!("{name} is gone"), |_| !dir.trg(name).exists());
 }
@@ -56,8 +50,8 @@ fn a_whole_file_system_is_watched_with_one_mark() {
         &daemon,
         "echo 22 > @SRC@/a/b/g; mkdir -p @SRC@/c/d/e; echo 333 > @SRC@/c/d/e/f",
     );
-    has(&dir, &mut daemon, "a/b/g", "22\n");
-    has(&dir, &mut daemon, "c/d/e/f", "333\n");
+    wait_target(&dir, &mut daemon, "a/b/g", "22\n");
+    wait_target(&dir, &mut daemon, "c/d/e/f", "333\n");
     daemon.wait_for("the status tells it", |_| {
         dir.text("status")
             .contains("Watched with fanotify: the root of a file system")
@@ -80,8 +74,8 @@ fn changes_arrive(dir: &Dir, daemon: &mut Running<'_>) {
     let script =
         "mkdir -p @SRC@/in/x/y @SRC@/in/d30/y; echo 1 > @SRC@/in/x/y/z; echo 22 > @SRC@/in/d30/y/z";
     inside(dir, daemon, script);
-    has(dir, daemon, "x/y/z", "1\n");
-    has(dir, daemon, "d30/y/z", "22\n");
+    wait_target(dir, daemon, "x/y/z", "1\n");
+    wait_target(dir, daemon, "d30/y/z", "22\n");
 }
 
 #[test]
@@ -130,9 +124,9 @@ fn auto_takes_fanotify_for_many_directories() {
     changes_arrive(&dir, &mut daemon);
 }
 
-/// The mark is that of the file system, so changes beside the source are reported too.
+/// The mark is on the file system, so changes outside of the source are reported too.
 #[test]
-fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
+fn changes_outside_of_a_bind_mount_are_ignored() {
     let dir = Dir::new();
     let mount = "mkdir @DIR@/disk; mount -t tmpfs none @DIR@/disk; mkdir -p @DIR@/disk/in/d @DIR@/disk/out/d; \
         mount --bind @DIR@/disk/in @SRC@";
@@ -150,14 +144,14 @@ fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
         &daemon,
         &format!("{disk} echo 1 > in/d/f; mkdir -p out/t/u; echo 55555 > out/t/u/v; mv out/t in/t"),
     );
-    has(&dir, &mut daemon, "d/f", "1\n");
-    has(&dir, &mut daemon, "t/u/v", "55555\n");
+    wait_target(&dir, &mut daemon, "d/f", "1\n");
+    wait_target(&dir, &mut daemon, "t/u/v", "55555\n");
     inside(
         &dir,
         &daemon,
         &format!("{disk} mv in/t out/back; echo 666666 > out/back/u/v; echo 1 > in/last"),
     );
-    has(&dir, &mut daemon, "last", "1\n");
+    wait_target(&dir, &mut daemon, "last", "1\n");
     lacks(&dir, &mut daemon, "t");
     let log = daemon.log();
     for name in ["secret", "top", "/out", "/e", "back"] {
@@ -166,9 +160,10 @@ fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
     }
 }
 
-/// The kernel cannot tell the path of such a directory. It is of no concern, so nothing is compared.
+/// The kernel cannot report the path of such a directory. It is not part of the source, so nothing
+/// is compared.
 #[test]
-fn a_path_outside_is_too_long() {
+fn a_too_long_path_outside_causes_no_comparison() {
     let dir = Dir::new();
     let config = config("fanotify").replace("@SRC@", "@SRC@/in");
     let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/in @SRC@/out; echo 1 > @SRC@/in/f";
@@ -182,7 +177,7 @@ fn a_path_outside_is_too_long() {
     let deep = "import os\nos.chdir(\"@SRC@/out\")\nfor _ in range(50):\n os.mkdir(\"d\" * 200)\n os.chdir(\"d\" * 200)\nopen(\"g\", \"w\")";
     inside(&dir, &daemon, &format!("exec python3 -c '{deep}'"));
     inside(&dir, &daemon, "echo 22 > @SRC@/in/g");
-    has(&dir, &mut daemon, "g", "22\n");
+    wait_target(&dir, &mut daemon, "g", "22\n");
     assert!(!daemon.log().contains("OVERFLOW"), "{}", daemon.log());
 }
 
@@ -199,9 +194,9 @@ fn an_idle_source_can_be_unmounted() {
         &daemon,
         "mkdir -p @SRC@/x/y; echo 22 > @SRC@/x/y/z; mv @SRC@/x @SRC@/w",
     );
-    has(&dir, &mut daemon, "w/y/z", "22\n");
+    wait_target(&dir, &mut daemon, "w/y/z", "22\n");
     daemon.wait_log("Finished");
-    // Transfers read it.
+    // A transfer may still read the source.
     inside(
         &dir,
         &daemon,
@@ -209,20 +204,20 @@ fn an_idle_source_can_be_unmounted() {
     );
     daemon.wait_log("nothing is sent until");
     inside(&dir, &daemon, &mount.replace('1', "4444"));
-    has(&dir, &mut daemon, "d/f", "4444\n");
+    wait_target(&dir, &mut daemon, "d/f", "4444\n");
     inside(&dir, &daemon, "echo 55555 > @SRC@/d/g");
-    has(&dir, &mut daemon, "d/g", "55555\n");
+    wait_target(&dir, &mut daemon, "d/g", "55555\n");
 }
 
-/// The mark ends with the file system, without a word.
+/// The mark ends with the file system without an event.
 #[test]
-fn a_source_that_is_mounted_again_at_once_is_heard() {
+fn a_source_that_is_mounted_again_at_once_is_watched() {
     let dir = Dir::new();
     let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/d; echo 1 > @SRC@/d/f";
     let Some(mut daemon) = start(&dir, "fanotify", mount) else {
         return;
     };
-    has(&dir, &mut daemon, "d/f", "1\n");
+    wait_target(&dir, &mut daemon, "d/f", "1\n");
     daemon.stop();
     inside(
         &dir,
@@ -230,9 +225,9 @@ fn a_source_that_is_mounted_again_at_once_is_heard() {
         &format!("umount @SRC@; {}", mount.replace('1', "22")),
     );
     daemon.cont();
-    has(&dir, &mut daemon, "d/f", "22\n");
+    wait_target(&dir, &mut daemon, "d/f", "22\n");
     inside(&dir, &daemon, "echo 333 > @SRC@/d/f");
-    has(&dir, &mut daemon, "d/f", "333\n");
+    wait_target(&dir, &mut daemon, "d/f", "333\n");
 }
 
 #[test]
@@ -243,30 +238,31 @@ fn a_file_system_in_the_source_has_a_mark_of_its_own() {
         return;
     };
     inside(&dir, &daemon, "echo 1 > @SRC@/in/d/f; echo 22 > @SRC@/g");
-    has(&dir, &mut daemon, "in/d/f", "1\n");
-    has(&dir, &mut daemon, "g", "22\n");
+    wait_target(&dir, &mut daemon, "in/d/f", "1\n");
+    wait_target(&dir, &mut daemon, "g", "22\n");
     inside(
         &dir,
         &daemon,
         "mount -t tmpfs none @SRC@/late; mkdir @SRC@/late/e; echo 333 > @SRC@/late/e/f",
     );
-    has(&dir, &mut daemon, "late/e/f", "333\n");
+    wait_target(&dir, &mut daemon, "late/e/f", "333\n");
     inside(&dir, &daemon, "echo 4444 > @SRC@/late/e/g");
-    has(&dir, &mut daemon, "late/e/g", "4444\n");
-    // Its mark has gone with it, and there is another one.
+    wait_target(&dir, &mut daemon, "late/e/g", "4444\n");
+    // The mark ended with the file system, and a new one was added.
     inside(
         &dir,
         &daemon,
         "umount @SRC@/late; mount -t tmpfs none @SRC@/late; echo 55555 > @SRC@/late/h",
     );
-    has(&dir, &mut daemon, "late/h", "55555\n");
+    wait_target(&dir, &mut daemon, "late/h", "55555\n");
     inside(&dir, &daemon, "echo 666666 > @SRC@/late/i");
-    has(&dir, &mut daemon, "late/i", "666666\n");
+    wait_target(&dir, &mut daemon, "late/i", "666666\n");
 }
 
-/// All directories change their paths by one rename, which is older than what is looked up.
+/// One rename changes the paths of all directories, and it is older than the paths that are looked
+/// up.
 #[test]
-fn an_ancestor_is_renamed_while_nobody_reads() {
+fn queued_renames_of_an_ancestor_are_followed() {
     let dir = Dir::new();
     let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/a/b/c/d; echo 1 > @SRC@/a/b/c/d/f";
     let Some(mut daemon) = start(&dir, "fanotify", mount) else {
@@ -280,9 +276,9 @@ fn an_ancestor_is_renamed_while_nobody_reads() {
          echo 4444 > a/b/c/d/f; rm z/x/c/d/f; mv z/x/c z/y; mv a/b/c/d/f z/y/d/moved",
     );
     daemon.cont();
-    has(&dir, &mut daemon, "z/y/d/g", "22\n");
-    has(&dir, &mut daemon, "z/y/d/h", "333\n");
-    has(&dir, &mut daemon, "z/y/d/moved", "4444\n");
+    wait_target(&dir, &mut daemon, "z/y/d/g", "22\n");
+    wait_target(&dir, &mut daemon, "z/y/d/h", "333\n");
+    wait_target(&dir, &mut daemon, "z/y/d/moved", "4444\n");
     lacks(&dir, &mut daemon, "a/b/c/d/f");
     lacks(&dir, &mut daemon, "z/y/d/f");
     inside(
@@ -290,13 +286,13 @@ fn an_ancestor_is_renamed_while_nobody_reads() {
         &daemon,
         "echo 55555 > @SRC@/z/y/d/last; echo 55555 > @SRC@/a/b/last",
     );
-    has(&dir, &mut daemon, "z/y/d/last", "55555\n");
-    has(&dir, &mut daemon, "a/b/last", "55555\n");
+    wait_target(&dir, &mut daemon, "z/y/d/last", "55555\n");
+    wait_target(&dir, &mut daemon, "a/b/last", "55555\n");
 }
 
-/// The kernel reports the third rename together with the first, which is the same.
+/// The kernel combines the third rename with the first one, which is equal.
 #[test]
-fn a_directory_goes_there_and_back_and_there() {
+fn repeated_equal_renames_are_followed() {
     let dir = Dir::new();
     let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/a/d; echo 1 > @SRC@/a/d/f";
     let Some(mut daemon) = start(&dir, "fanotify", mount) else {
@@ -309,15 +305,15 @@ fn a_directory_goes_there_and_back_and_there() {
         "exec python3 -c 'import os\nos.chdir(\"@SRC@\")\nfor i in range(5): os.rename(*((\"a\", \"b\") if i % 2 == 0 else (\"b\", \"a\")))'",
     );
     daemon.cont();
-    has(&dir, &mut daemon, "b/d/f", "1\n");
+    wait_target(&dir, &mut daemon, "b/d/f", "1\n");
     lacks(&dir, &mut daemon, "a");
     inside(&dir, &daemon, "echo 22 > @SRC@/b/d/g; echo 333 > @SRC@/b/h");
-    has(&dir, &mut daemon, "b/d/g", "22\n");
-    has(&dir, &mut daemon, "b/h", "333\n");
+    wait_target(&dir, &mut daemon, "b/d/g", "22\n");
+    wait_target(&dir, &mut daemon, "b/h", "333\n");
 }
 
 #[test]
-fn two_sources_on_one_file_system() {
+fn two_sources_on_one_file_system_get_their_own_changes() {
     let dir = Dir::new();
     fs::create_dir(dir.path("trg2")).unwrap();
     let config = format!(
@@ -341,11 +337,11 @@ fn two_sources_on_one_file_system() {
         &daemon,
         "mv @SRC@/one/d/f @SRC@/two/d/f; ln @SRC@/two/d/f @SRC@/two/link; echo 22 > @SRC@/one/g",
     );
-    has(&dir, &mut daemon, "g", "22\n");
+    wait_target(&dir, &mut daemon, "g", "22\n");
     lacks(&dir, &mut daemon, "d/f");
     daemon.wait_for("it is in the other", |_| second("d/f") && second("link"));
     inside(&dir, &daemon, "mv @SRC@/two/d @SRC@/one/e");
-    has(&dir, &mut daemon, "e/f", "1\n");
+    wait_target(&dir, &mut daemon, "e/f", "1\n");
     daemon.wait_for("it has left the other", |_| !second("d"));
 }
 
@@ -368,11 +364,11 @@ fn a_file_system_without_handles_is_watched_with_inotify() {
             .contains("is watched with inotify: fanotify cannot be used: ")
     );
     inside(&dir, &daemon, "mkdir -p @SRC@/d/e; echo 1 > @SRC@/d/e/f");
-    has(&dir, &mut daemon, "d/e/f", "1\n");
+    wait_target(&dir, &mut daemon, "d/e/f", "1\n");
 }
 
 #[test]
-fn without_the_capability_there_is_one_line_and_inotify() {
+fn without_the_capability_inotify_is_used_and_logged_once() {
     let dir = Dir::new();
     let Some(setpriv) = program("setpriv") else {
         return skip("no setpriv");

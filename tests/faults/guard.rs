@@ -1,7 +1,7 @@
-//! The source goes, and the target stays: unmounted, removed, renamed, replaced roots.
+//! Sources that are unmounted, removed, renamed or replaced: the target stays unchanged.
 //!
-//! Mounts are made in a mount namespace of the daemon's own. What is different after it has
-//! been away has another size: full comparisons go by that and whole seconds.
+//! Mounts are made in a mount namespace of the daemon's own. Files that change while the source is
+//! missing get another size, because full comparisons compare size and whole seconds.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -49,7 +49,7 @@ pub fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Runn
     Some(Daemon::new(dir, config).wrapped(&wrapper).start())
 }
 
-/// Runs a script among the daemon's mounts.
+/// Runs a script in the mount namespace of the daemon.
 pub fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
     let output = Command::new("nsenter")
         .args(["--user", "--mount", "--preserve-credentials", "-t"])
@@ -61,7 +61,7 @@ pub fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
     assert!(output.status.success(), "{script}: {error}");
 }
 
-fn wait_target(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
+pub fn wait_target(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
     daemon.wait_for(&format!("{name} has {content}"), |_| {
         fs::read(dir.trg(name)).is_ok_and(|found| found == content.as_bytes())
     });
@@ -93,9 +93,9 @@ fn unmounted_source_holds_until_it_is_mounted_again() {
     assert!(!dir.text("status").contains("Halted: "));
 }
 
-/// A bind mount that goes raises no event, for its file system stays.
+/// The end of a bind mount causes no event, because its file system stays mounted.
 #[test]
-fn bind_mount_of_the_source_is_taken_away() {
+fn unmounted_bind_mount_holds_until_it_is_mounted_again() {
     let dir = Dir::new();
     fs::create_dir(dir.path("real")).unwrap();
     fs::write(dir.path("real/f"), "1").unwrap();
@@ -113,7 +113,7 @@ fn bind_mount_of_the_source_is_taken_away() {
     wait_target(&dir, &mut daemon, "g", "3");
 }
 
-/// What is mounted over a watched directory is not told by inotify either.
+/// inotify does not report a mount on a watched directory.
 #[test]
 fn something_is_mounted_over_the_source() {
     let dir = Dir::new();
@@ -147,7 +147,7 @@ fn something_is_mounted_inside_the_source() {
     wait_target(&dir, &mut daemon, "in/g", "2\n");
 }
 
-/// The mount is remembered, so an empty mount point is known for what it is.
+/// The mount is stored, so an empty mount point is recognized.
 #[test]
 fn source_is_not_mounted_at_start_or_hup() {
     if !keeps_state_in_a_namespace() {
@@ -176,7 +176,7 @@ fn source_is_not_mounted_at_start_or_hup() {
     wait_target(&dir, &mut daemon, "f", "222\n");
 }
 
-/// Where the source was comes another, which is sent.
+/// Puts another directory at the path of the source, and waits until it is sent.
 fn another_source(dir: &Dir, daemon: &mut Running<'_>) {
     fs::create_dir(dir.path("new")).unwrap();
     fs::write(dir.path("new/g"), "2").unwrap();
@@ -197,9 +197,9 @@ fn removed_source_holds_until_it_is_there_again() {
     another_source(&dir, &mut daemon);
 }
 
-/// A configuration whose source is missing is no better than the one before.
+/// A configuration whose source is missing is not loaded.
 #[test]
-fn removed_source_and_hup() {
+fn hup_with_a_removed_source_keeps_the_configuration() {
     let dir = Dir::new();
     dir.write("f", "1");
     let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
@@ -213,9 +213,8 @@ fn removed_source_and_hup() {
     daemon.wait_equal();
 }
 
-/// Trouble with one sync leaves the others alone.
 #[test]
-fn other_syncs_go_on() {
+fn a_missing_source_does_not_affect_other_syncs() {
     let dir = Dir::new();
     for name in ["src2", "trg2"] {
         fs::create_dir(dir.path(name)).unwrap();
@@ -246,7 +245,7 @@ fn renamed_source_then_another_in_its_place() {
 }
 
 #[test]
-fn source_with_a_marker() {
+fn source_without_its_marker_is_held() {
     let dir = Dir::new();
     dir.write("f", "1");
     dir.write(".present", "");
@@ -276,7 +275,7 @@ const OWN_ROOT: &str = r#"
 "#;
 
 #[test]
-fn source_that_must_be_mounted() {
+fn source_that_must_be_mounted_is_held() {
     let dir = Dir::new();
     let config = with("{ mount = true }");
     let binary = crate::support::daemon::binary();
@@ -317,7 +316,7 @@ fn targets_that_would_destroy_are_refused() {
 }
 
 #[test]
-fn target_inside_the_source_that_is_excluded() {
+fn excluded_target_inside_the_source_is_accepted() {
     let dir = Dir::new();
     dir.write("f", "1");
     dir.mkdir("mirror");
@@ -329,8 +328,8 @@ fn target_inside_the_source_that_is_excluded() {
     assert!(!dir.src("mirror/mirror").exists());
 }
 
-/// The file system of one target does not answer. Its sync waits by itself, also while the
-/// configuration is read, and starts when the file system answers.
+/// The file system of one target does not answer. Only its sync waits, and starts when the file
+/// system answers.
 #[test]
 fn a_target_that_does_not_answer_at_the_start_delays_no_other() {
     let dir = Dir::new();
@@ -348,7 +347,7 @@ fn a_target_that_does_not_answer_at_the_start_delays_no_other() {
         + &sync("direct", "default.direct", "slow/d")
         + &sync("other", "default.rsync", "other")
         + &sync("last", "default.direct", "trg");
-    // Nobody reads the requests of this file system.
+    // No process answers the requests of this FUSE file system.
     let hang = "exec 3<> /dev/fuse
         mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 slow @DIR@/slow";
     let works = Command::new("unshare")

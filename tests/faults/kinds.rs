@@ -1,4 +1,4 @@
-//! What kind of thing a name is, and when a file is complete.
+//! File types of a name, and complete and incomplete files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,7 +14,7 @@ fn settled<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     Daemon::new(dir, config).start_and_settle()
 }
 
-/// A file shortened by its path raises no close event.
+/// truncate(2) by path causes no close event.
 #[test]
 fn file_truncated_by_its_path() {
     let dir = Dir::new();
@@ -34,7 +34,7 @@ fn file_truncated_by_its_path_then_renamed() {
     daemon.wait_equal();
 }
 
-/// The second file proves that a batch has gone out since.
+/// The second file shows that a batch was sent meanwhile.
 #[test]
 fn file_being_written_is_sent_when_it_is_closed() {
     let dir = Dir::new();
@@ -64,7 +64,7 @@ fn file_that_is_never_closed_is_sent_when_it_gets_too_old() {
     }
 }
 
-/// `maxStaleness = 0` is as lsyncd: what is not closed is not sent.
+/// `maxStaleness = 0`: as in lsyncd, an open file is not sent.
 #[test]
 fn staleness_can_be_switched_off() {
     let dir = Dir::new();
@@ -107,7 +107,7 @@ fn make(dir: &Dir, name: &str, kind: usize) {
     }
 }
 
-/// Every kind becomes every other, at once and one after the other.
+/// Each file type is replaced by each other one, within one batch and one by one.
 #[test]
 fn kinds_swap_in_any_order() {
     let dir = Dir::new();
@@ -137,8 +137,8 @@ fn kinds_swap_in_any_order() {
     assert_eq!(fs::read_dir(dir.path("outside")).unwrap().count(), 1);
 }
 
-/// At the target a symlink stands where the source has a directory: rsync must not write
-/// through it.
+/// The target has a symlink at the path of a directory of the source: rsync must not write through
+/// it.
 #[test]
 fn symlink_at_the_target_is_not_followed() {
     let dir = Dir::new();
@@ -157,7 +157,7 @@ fn symlink_at_the_target_is_not_followed() {
 }
 
 #[test]
-fn hard_links_are_kept_with_hard_links() {
+fn hard_links_are_kept_with_the_option_hard_links() {
     let config = MIRROR.replace("archive = true", "archive = true, hard_links = true");
     let dir = Dir::new();
     dir.write("a", "one file");

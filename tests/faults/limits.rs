@@ -1,7 +1,7 @@
 //! The kernel's limits: watches, instances, the queue of events.
 //!
-//! A user namespace has limits of its own (user_namespaces(7)), so nothing else on the machine
-//! notices.
+//! A user namespace has limits of its own (user_namespaces(7)), so other processes are not
+//! affected.
 
 use std::process::{Command, Stdio};
 
@@ -100,7 +100,7 @@ fn an_overflow_is_followed_by_one_comparison() {
     dir.mkdir("d");
     let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
     daemon.stop();
-    // Making a file is two events of inotify, and one of fanotify.
+    // The creation of a file causes two events of inotify, and one of fanotify.
     for n in 0..18_000 {
         dir.write(format!("d/{n}"), "");
     }
@@ -117,7 +117,7 @@ fn an_overflow_is_followed_by_one_comparison() {
     assert!(comparisons <= 1 + overflows, "{log}");
 }
 
-/// Without insist the daemon ends as lsyncd does, and says what would help.
+/// Without `insist` the daemon exits like lsyncd, and the message contains a remedy.
 #[test]
 fn without_an_instance_the_daemon_does_not_start() {
     let dir = Dir::new();

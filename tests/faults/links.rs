@@ -1,12 +1,12 @@
-//! Names of one file stay names of one file, whatever changes it, and nothing is compared for ever.
+//! Hard links of one file stay hard links on the target after any change, and comparisons end.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
+use crate::support::script::SSH;
 
 const KINDS: [&str; 5] = [
     "default.rsync, target = '@TRG@', rsync = { archive = true, hard_links = true }",
@@ -19,7 +19,8 @@ const KINDS: [&str; 5] = [
     "default.direct, target = '@TRG@'",
 ];
 
-/// Waits until everything is said to be at the target. Contents and links are equal then.
+/// Waits until the daemon reports the target as current, and asserts that contents and links are
+/// equal.
 fn arrives(dir: &Dir, daemon: &mut Running<'_>, what: &str, names: &[&str]) {
     daemon.settle();
     for name in names {
@@ -41,11 +42,10 @@ fn arrives(dir: &Dir, daemon: &mut Running<'_>, what: &str, names: &[&str]) {
 }
 
 #[test]
-fn names_of_a_file_stay_together() {
+fn hard_links_stay_hard_links() {
     for kind in KINDS {
         let dir = Dir::new();
-        let ssh = dir.put("bin/ssh", SSH);
-        fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        dir.script("bin/ssh", SSH);
         dir.mkdir("d");
         dir.write("a", "1");
         dir.write("d/x", "1");
@@ -67,7 +67,7 @@ fn names_of_a_file_stay_together() {
         file.set_modified(old).unwrap();
         drop(file);
         arrives(&dir, &mut daemon, "an old time", &["a", "b"]);
-        // A directory that is made again takes no known names along.
+        // A directory that is made again has no known hard links.
         fs::remove_dir_all(dir.src("d")).unwrap();
         dir.mkdir("d");
         for name in ["d/1", "d/2", "d/3", "d/4", "d/5"] {

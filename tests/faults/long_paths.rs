@@ -1,13 +1,13 @@
-//! Paths that are too long for rsync: each is told once, and holds nothing up.
+//! Paths that are too long for rsync: each is reported once, and delays nothing.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::names::SSH;
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
+use crate::support::script::SSH;
 
 const TOLD: &str = "a path is too long for rsync or a file system";
 
@@ -29,8 +29,7 @@ fn config(kind: &str) -> String {
 /// Returns a directory with an ssh that runs commands on this host.
 fn site() -> Dir {
     let dir = Dir::new();
-    let ssh = dir.put("bin/ssh", SSH);
-    fs::set_permissions(ssh, Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", SSH);
     dir
 }
 
@@ -40,7 +39,7 @@ fn ctl(dir: &Dir, args: &[&str]) -> String {
     String::from_utf8(ended.stdout).unwrap()
 }
 
-/// Runs a program in a directory, as no call takes the absolute path of what is in it.
+/// Runs a program in a directory, because no system call accepts absolute paths below it.
 fn within(directory: &Path, program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     let ended = command.args(args).current_dir(directory).output();
@@ -60,9 +59,9 @@ fn chain(dir: &Dir, length: usize) -> String {
     format!("{chain}/{name}")
 }
 
-/// What is below the limit is sent. What is above it is told of, and the rest is sent.
+/// Paths below the limit are sent. Paths above it are reported, and the rest is sent.
 #[test]
-fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
+fn a_changed_path_beyond_the_limit_is_reported_once_and_delays_nothing() {
     for kind in KINDS {
         let dir = site();
         let chain = chain(&dir, 0);
@@ -100,7 +99,7 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
         let status = ctl(&dir, &["status", "-json"]);
         let counted = status.replace([' ', '\n'], "");
         assert!(counted.contains(r#""left_out":{"too_long":3}"#), "{status}");
-        // Their deletion is no news, and the directory that had them is as in the source.
+        // Their deletion is not reported, and their directory is equal to the source.
         assert!(within(&dir.src(&chain), "sh", &["-c", "rm -f n*"]));
         daemon.settle();
         assert_eq!(daemon.log().matches(TOLD).count(), 3, "{log}");
@@ -115,7 +114,7 @@ fn a_changed_path_beyond_the_limit_is_told_once_and_holds_nothing_up() {
 
 /// Full comparisons find such paths again and again.
 #[test]
-fn what_a_full_comparison_cannot_send_is_told_the_first_time() {
+fn full_comparisons_report_a_path_beyond_the_limit_once() {
     let dir = site();
     let chain = chain(&dir, 0);
     let touch = |length: usize| {
@@ -134,7 +133,7 @@ fn what_a_full_comparison_cannot_send_is_told_the_first_time() {
         daemon.settle();
     }
     assert_eq!(daemon.log().matches("recursive full rsync").count(), 3);
-    // Another path is told, in a change or a comparison.
+    // Another path is reported in a change or a comparison.
     touch(4110);
     daemon.settle();
     ctl(&dir, &["resync"]);
@@ -148,10 +147,10 @@ fn what_a_full_comparison_cannot_send_is_told_the_first_time() {
     daemon.terminate();
 }
 
-/// A directory about as long as the limit: rsync may not read it, or not create a temporary file in
-/// it. What rsync does not send ends, and nothing waits for it.
+/// The path of a directory is about as long as the limit: rsync may be unable to read it, or to
+/// create a temporary file in it. The retries end.
 #[test]
-fn directories_at_the_limit_hold_nothing_up() {
+fn directories_at_the_limit_delay_nothing() {
     for kind in KINDS {
         let dir = site();
         let mut daemon = Daemon::new(&dir, &config(kind)).start();
@@ -200,9 +199,9 @@ fn directories_at_the_limit_hold_nothing_up() {
     }
 }
 
-/// What is in the directory passes the limit by its new name.
+/// The new name of the directory makes the paths in it too long.
 #[test]
-fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
+fn a_rename_that_makes_paths_too_long_delays_nothing() {
     for kind in KINDS {
         let dir = site();
         dir.mkdir(["s".repeat(200), "y".repeat(200)].join("/"));
@@ -241,14 +240,14 @@ fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
         );
         let log = daemon.log();
         assert!(!log.contains("partial transfer"), "{kind}\n{log}");
-        // rsyncssh has moved the file at the target.
+        // rsyncssh has moved the file on the target.
         let is_moved = kind.contains("rsyncssh");
         assert_eq!(
             log.matches(TOLD).count(),
             usize::from(!is_moved),
             "{kind}\n{log}"
         );
-        // And back again.
+        // The directory is renamed back.
         dir.mv(&longer, "d");
         daemon.settle();
         assert!(within(
@@ -262,10 +261,10 @@ fn a_rename_that_makes_paths_too_long_holds_nothing_up() {
 
 /// Directories far beyond the limit.
 #[test]
-fn trees_deeper_than_rsync_can_handle_hold_nothing_up() {
+fn trees_deeper_than_rsync_can_handle_delay_nothing() {
     let dir = site();
     let name = "x".repeat(200);
-    // From the inside out, as no call takes such a path.
+    // From the innermost directory outwards, because no system call accepts such a path.
     let mut tree = dir.path("tree");
     fs::create_dir(&tree).unwrap();
     for _ in 0..25 {

@@ -1,24 +1,25 @@
-//! Black-box tests of trouble: what must hold when the kernel's limits, disks, mounts,
-//! children or the daemon itself fail.
+//! Black-box tests of failures: limits of the kernel, disks, mounts, children, and the daemon
+//! itself.
 //!
 //! | file | what it is about |
 //! |---|---|
 //! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
 //! | limits | out of watches, out of instances, an overflowing queue |
 //! | mounts | file systems inside a source that come and go |
-//! | fanotify | what differs if sources are watched with fanotify |
+//! | fanotify | sources that are watched with fanotify |
 //! | delete_limit | transfers that would delete too much |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
-//! | exposed | files outside of the source, for those who may write to it |
+//! | exposed | users who own a directory in the source |
 //! | replaced | sources with an empty directory in their place |
-//! | stalls | transfers that stand still |
-//! | silent_peer | a stop while the peer has accepted the connection and says nothing |
-//! | startup | failures before anything was sent |
+//! | stalls | transfers without I/O |
+//! | silent_peer | a stop while the peer of a connection does not answer |
+//! | startup | failures before the first transfer |
 //! | children | transfers that fail in every way |
 //! | parallel | transfers of one sync at the same time |
-//! | partial | transfers that do a part of their work: what is sent again, and what is not |
-//! | random_failures | an rsync that fails at random, files that nobody may read |
-//! | obstructed | directories at the target that may not be deleted |
+//! | partial | transfers that fail for some paths |
+//! | unsendable | files and directories that rsync cannot transfer |
+//! | random_failures | an rsync that fails at random, unreadable files |
+//! | obstructed | directories on the target that must not be deleted |
 //! | long_paths | paths that are too long for rsync |
 //! | restart | stopping, killing and starting again |
 //! | verification | changes that a killed daemon may have missed |
@@ -27,10 +28,10 @@
 //! | churn | random changes with everything that can go wrong |
 //! | rules | random changes under rules that include and exclude |
 //! | soak | minutes of changes, when asked for |
-//! | warm_start | starts that compare changed directories only |
-//! | distrust | starts of that kind that have to compare everything |
-//! | warm_kills | starts of that kind after kills at random moments |
-//! | races | the list of all races and their tests, and those that are nowhere else |
+//! | warm_start | starts with `init = "changed"` |
+//! | distrust | such starts with an index that is not trusted |
+//! | warm_kills | such starts after kills at random moments |
+//! | races | the list of all races and their tests, and tests that are in no other file |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -66,6 +67,7 @@ mod silent_peer;
 mod soak;
 mod stalls;
 mod startup;
+mod unsendable;
 mod verification;
 mod warm_kills;
 mod warm_start;

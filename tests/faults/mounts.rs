@@ -1,7 +1,7 @@
-//! A file system inside the source goes, and what the target has of it stays.
+//! A file system inside the source is unmounted, and its files stay on the target.
 //!
-//! What lasts is made with bind mounts: what is made of memory is gone with its mount, and so it
-//! goes from the target.
+//! Bind mounts stand for disks: the files of a tmpfs are lost when it is unmounted, and are deleted
+//! on the target.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn rsync() -> String {
     config("rsync, rsync = { archive = true, checksum = true }")
 }
 
-/// A source with a mount point, and what is mounted there.
+/// Returns a directory with a mount point in the source and a directory to be mounted.
 fn site() -> Dir {
     let dir = Dir::new();
     dir.mkdir("in");
@@ -52,7 +52,7 @@ fn ctl(dir: &Dir, word: &str) {
     assert!(dir.ctl(&[word]).status().unwrap().success());
 }
 
-/// A file that was written after all that has arrived, and so has a comparison of everything.
+/// Waits until a new file and a full comparison have arrived.
 fn settled(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
     dir.write(name, "x");
     has(dir, daemon, name, "x");
@@ -67,7 +67,7 @@ fn comes_and_goes(config: &str) {
     };
     has(&dir, &mut daemon, "in/a", "a");
     has(&dir, &mut daemon, "in/b", "b");
-    // What waits when it goes is not taken for deleted.
+    // Changes that are pending when it is unmounted do not count as deletions.
     daemon.stop();
     inside(&dir, &daemon, "echo 2 > @SRC@/in/a; touch @SRC@/in/new");
     inside(&dir, &daemon, UNBIND);
@@ -78,7 +78,7 @@ fn comes_and_goes(config: &str) {
     daemon.wait_for("the status file tells", |_| {
         dir.text("status").contains("in is not mounted, its files")
     });
-    // Below the mount point there is another directory now.
+    // The mount point is an ordinary directory now.
     dir.write("in/under", "x");
     settled(&dir, &mut daemon, "s2");
     stays(&dir);
@@ -100,24 +100,24 @@ fn comes_and_goes(config: &str) {
 }
 
 #[test]
-fn with_rsync() {
+fn files_of_an_unmounted_file_system_stay_with_rsync() {
     comes_and_goes(&rsync());
 }
 
 #[test]
-fn with_direct() {
+fn files_of_an_unmounted_file_system_stay_with_direct() {
     comes_and_goes(&config("direct"));
 }
 
 #[test]
-fn with_rules_and_delete_excluded() {
+fn files_of_an_unmounted_file_system_stay_with_delete_excluded() {
     let more = "filter = { '+ /in/**', '- *.tmp' }, rsync = { archive = true, checksum = true, delete_excluded = true }";
     comes_and_goes(&config(&format!("rsync, {more}")));
 }
 
-/// It is remembered over a restart, a reload, and until somebody says that it is all right.
+/// The mount is stored over restarts and reloads, until it is released.
 #[test]
-fn is_remembered_until_it_is_released() {
+fn an_unmounted_file_system_is_remembered_until_it_is_released() {
     if !keeps_state_in_a_namespace() {
         return;
     }
@@ -149,7 +149,7 @@ fn is_remembered_until_it_is_released() {
 }
 
 #[test]
-fn without_guard_it_is_deleted() {
+fn without_guard_files_of_an_unmounted_file_system_are_deleted() {
     let dir = site();
     let text = rsync().replace("delay =", "guard = false, delay =");
     let Some(mut daemon) = among_mounts(&dir, &text, BIND) else {
@@ -160,9 +160,9 @@ fn without_guard_it_is_deleted() {
     daemon.wait_for("it is deleted", |_| !dir.trg("in/a").exists());
 }
 
-/// One disk in the place of another, and that quickly: the mount points are the same as before.
+/// One disk replaces another so quickly that the mount points do not change.
 #[test]
-fn another_one_in_the_same_place() {
+fn another_file_system_at_the_same_mount_point_is_compared() {
     let dir = site();
     fs::create_dir(dir.path("other")).unwrap();
     dir.put("other/c", "c");
@@ -182,9 +182,8 @@ fn another_one_in_the_same_place() {
     });
 }
 
-/// What is mounted where nothing is kept current is of no concern.
 #[test]
-fn excluded_places_do_not_count() {
+fn excluded_mount_points_are_ignored() {
     let dir = site();
     let text = rsync().replace("delay =", "exclude = '/in/', delay =");
     let Some(mut daemon) = among_mounts(&dir, &text, "true") else {
@@ -200,7 +199,7 @@ fn excluded_places_do_not_count() {
     assert!(!log.contains("mounted"), "{log}");
 }
 
-/// What is written below the mount point of a disk that is away fills another file system.
+/// Files that are written below the mount point of a missing disk fill another file system.
 #[test]
 fn a_target_that_is_not_mounted_is_left_alone() {
     if !keeps_state_in_a_namespace() {

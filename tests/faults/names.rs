@@ -1,13 +1,13 @@
-//! Hostile names through every kind of sync and every form of an action: they arrive as they
-//! are, nothing is run because of them, and neither log nor status file can be forged.
+//! Hostile names in every kind of sync and every form of an action: they arrive unchanged, run no
+//! command, and forge no line of log or status file.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
+use crate::support::script::SSH;
 
-/// Each would do something where it is not taken for a mere name.
+/// Returns names with a meaning for shells, rsync, Lua, terminals and logs.
 fn names() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = [
         &b"'"[..],
@@ -71,7 +71,7 @@ fn names() -> Vec<Vec<u8>> {
     names
 }
 
-/// Twelve directories of 200 bytes each.
+/// Returns a path of twelve directories of 200 bytes each.
 fn deep() -> Vec<u8> {
     [vec![b'd'; 199], b"'".to_vec()]
         .concat()
@@ -81,7 +81,7 @@ fn deep() -> Vec<u8> {
         .join(&b'/')
 }
 
-/// Whatever reached the log has no control bytes, and nothing was run.
+/// Asserts that the log contains no control bytes, and that no command was run.
 fn assert_unharmed(dir: &Dir, daemon: &Running<'_>) {
     let log = daemon.log() + &dir.text("status");
     let control = log
@@ -98,12 +98,11 @@ fn assert_unharmed(dir: &Dir, daemon: &Running<'_>) {
     }
 }
 
-/// Files and directories of these names are made, changed, moved and removed.
+/// Creates, changes, moves and removes files and directories of these names.
 fn mirrors(config: &str) {
     let dir = Dir::new();
     let config = format!("settings{{ statusFile = '@DIR@/status', statusInterval = 0 }}\n{config}");
-    let ssh = dir.put("bin/ssh", SSH);
-    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", SSH);
     dir.write("old", "1");
     let mut daemon = Daemon::new(&dir, &config).args(&["-log", "all"]).start();
     daemon.wait_for("startup is done", |_| dir.trg("old").exists());
@@ -144,12 +143,8 @@ fn mirrors(config: &str) {
     assert_unharmed(&dir, &daemon);
 }
 
-/// As sshd does it: the words behind the host are one text for the shell.
-pub const SSH: &str =
-    "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done\nshift\nexec sh -c \"$*\"\n";
-
 #[test]
-fn by_list_of_files() {
+fn hostile_names_in_lists_of_files() {
     mirrors(
         r#"sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.2,
             rsync = { archive = true, list = "files-from" } }"#,
@@ -157,7 +152,7 @@ fn by_list_of_files() {
 }
 
 #[test]
-fn by_list_of_filters() {
+fn hostile_names_in_include_lists() {
     mirrors(
         r#"sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.2,
             rsync = { archive = true, list = "filter" } }"#,
@@ -165,14 +160,14 @@ fn by_list_of_filters() {
 }
 
 #[test]
-fn by_direct() {
+fn hostile_names_with_direct() {
     mirrors(
         r#"sync{ default.direct, source = "@SRC@", target = "@TRG@", delay = 0, maxProcesses = 4 }"#,
     );
 }
 
 #[test]
-fn by_ssh() {
+fn hostile_names_with_rsyncssh() {
     mirrors(
         r#"sync{ default.rsyncssh, source = "@SRC@", host = "host", targetdir = "@TRG@", delay = 0.2,
             ssh = { binary = "@DIR@/bin/ssh" },
@@ -180,14 +175,13 @@ fn by_ssh() {
     );
 }
 
-/// The words of one call, each ended by a zero byte, after those before.
-const RECORD: &str = "#!/bin/sh\nprintf '%s\\0' \"$@\" >>\"${0%/*}/../got\"\n";
+/// Appends the arguments of the call, each followed by a zero byte.
+const RECORD: &str = "printf '%s\\0' \"$@\" >>\"${0%/*}/../got\"\n";
 
-/// Each name is made and moved; the action records what it is given.
+/// Creates and moves each name; the action records its arguments.
 fn is_told(actions: &str) {
     let dir = Dir::new();
-    let script = dir.put("bin/record", RECORD);
-    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/record", RECORD);
     let config = format!(
         "settings{{ statusFile = '@DIR@/status', statusInterval = 0 }}\n\
          sync{{ source = '@SRC@', target = '@TRG@', delay = 0, maxProcesses = 1, {actions} }}"
@@ -211,7 +205,7 @@ fn is_told(actions: &str) {
             .iter()
             .all(|words| got.windows(2).any(|pair| pair == words))
     });
-    // What is related to a Create that still runs is told as two events.
+    // A Move behind a running Create is reported as two events.
     daemon.wait_for("nothing is pending", |daemon| {
         daemon.log().matches("Normal: Finished Create").count() >= names().len()
             && dir.text("status").contains("There are 0 delays")
@@ -233,14 +227,14 @@ fn is_told(actions: &str) {
 }
 
 #[test]
-fn to_a_program() {
+fn hostile_names_as_arguments_of_a_program() {
     is_told(
         "onCreate = '@DIR@/bin/record ^path ^sourcePath', onMove = '@DIR@/bin/record ^o.path ^d.path'",
     );
 }
 
 #[test]
-fn to_the_shell() {
+fn hostile_names_in_a_shell() {
     is_told(
         "onCreate = 'exec @DIR@/bin/record ^path ^sourcePath', \
          onMove = 'x=1; @DIR@/bin/record ^o.path ^d.path'",
@@ -248,7 +242,7 @@ fn to_the_shell() {
 }
 
 #[test]
-fn to_functions() {
+fn hostile_names_in_functions() {
     is_told(
         r#"onCreate = function(event)
             spawn(event, "@DIR@/bin/record", event.path, event.sourcePath)

@@ -1,5 +1,5 @@
-//! A directory at the target that may not be deleted, in the place of what is to be sent: it is told
-//! once, stays, and holds nothing up.
+//! A directory on the target that must not be deleted, at the path of a file to be sent: it is
+//! reported once, stays, and delays nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use crate::support::dir::{Dir, remove};
 
 const TOLD: &str = "the target has a directory at d with contents that are not to be deleted";
 
-/// Puts a link or a file in the place of the directory `d` of the source.
+/// Replaces the directory `d` of the source by a link or a file.
 fn replace(dir: &Dir, with_link: bool) {
     dir.rm("d");
     if with_link {
@@ -35,7 +35,7 @@ fn site() -> Dir {
 }
 
 #[test]
-fn what_the_filter_protects_stays_and_holds_nothing_up() {
+fn files_protected_by_the_filter_stay_and_delay_nothing() {
     for (number, delete) in ["true", "false", "'startup'"].iter().enumerate() {
         for at_start in [true, false] {
             let dir = site();
@@ -59,14 +59,14 @@ fn what_the_filter_protects_stays_and_holds_nothing_up() {
             daemon.settle();
             assert!(dir.trg("d/deep/x.keep").exists() && dir.trg("other").exists());
             let calls = daemon.log().matches("partial transfer").count();
-            // What is sent later does not bring it up again.
+            // Later transfers do not report it again.
             dir.write("later", "1");
             daemon.settle();
             assert!(dir.trg("later").exists());
             let log = daemon.log();
             assert_eq!(log.matches(TOLD).count(), 1, "{delete} {at_start}\n{log}");
             assert_eq!(log.matches("partial transfer").count(), calls, "{log}");
-            // It is sent when it changes and nothing is in its place.
+            // It is sent when it changes and the directory is gone.
             remove(&dir.trg("d"));
             dir.rm("d");
             symlink("elsewhere", dir.src("d")).unwrap();
@@ -94,9 +94,9 @@ fn without_deletion_a_directory_found_at_the_start_stays() {
     }
 }
 
-/// Nothing protects what is there, so whoever fills the directory does not keep it.
+/// No rule protects the files in the directory, so it is deleted.
 #[test]
-fn with_deletion_and_without_rules_it_is_replaced_in_the_end() {
+fn with_deletion_and_without_rules_the_directory_is_replaced() {
     let dir = site();
     let mut daemon = Daemon::new(&dir, &config("")).start();
     daemon.settle();
@@ -107,9 +107,9 @@ fn with_deletion_and_without_rules_it_is_replaced_in_the_end() {
     assert!(!daemon.log().contains(TOLD));
 }
 
-/// The daemon does not know what the user's own options of rsync protect. rsync says it each time.
+/// The daemon does not know which files options of the user protect. rsync reports it each time.
 #[test]
-fn what_own_options_protect_stays_and_holds_nothing_up() {
+fn files_protected_by_options_of_the_user_stay_and_delay_nothing() {
     for own in [
         "rsync = { archive = true, _extra = { '--filter=P *.keep' } }",
         "rsync = { archive = true, _extra = { '--exclude=*.keep' } }",
@@ -129,7 +129,7 @@ fn what_own_options_protect_stays_and_holds_nothing_up() {
         });
         daemon.settle();
         assert!(dir.trg("d/deep/x.keep").exists() && dir.trg("other").exists());
-        // A comparison of everything tries it once, and tells nothing new.
+        // A full comparison tries it once, and logs nothing new.
         let failures = daemon.log().matches("partial transfer").count();
         assert!(dir.ctl(&["resync"]).status().unwrap().success());
         daemon.settle();
@@ -140,7 +140,7 @@ fn what_own_options_protect_stays_and_holds_nothing_up() {
             failures,
             "{own}\n{log}"
         );
-        // It is sent when it changes and nothing protected is in its place.
+        // It is sent when it changes and no protected file is left.
         remove(&dir.trg("d"));
         dir.write("d", "another");
         daemon.settle();

@@ -5,15 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::stalls::script;
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
 use crate::support::tree;
 
-/// In place of ssh. With a file `slow` the target gets the first 1,500 bytes of the sender and the
-/// rest when there is a file `go`; the file `stuck` tells that the sender has read the disk.
-const SLOW_SSH: &str = r#"#!/bin/sh
-while [ "$1" != host ]; do shift; done; shift
+/// A stand-in for ssh. If a file `slow` exists, the target gets the first 1,500 bytes of the
+/// sender, and the rest when a file `go` exists; the file `stuck` shows that the sender has read
+/// the disk.
+const SLOW_SSH: &str = r#"while [ "$1" != host ]; do shift; done; shift
 rm "@DIR@/slow" 2>/dev/null || exec sh -c "$*"
 mkfifo "@DIR@/pipe"
 exec 3<&0
@@ -26,32 +25,30 @@ exec 3<&0
 exec sh -c "$*" <"@DIR@/pipe"
 "#;
 
-/// The directories of the source.
+/// Returns the directories of the source.
 fn directories(dir: &Dir) -> Vec<PathBuf> {
     let all = ["", "d", "e"].map(|name| dir.src(name));
     all.into_iter().filter(|path| path.exists()).collect()
 }
 
-/// Makes `change` while a transfer of `first` stands still on its way to the target, waits until
-/// `change` is sent, and compares source and target after the end of the slow transfer.
+/// Makes `change` while a transfer of `first` is blocked, waits until `change` is sent, and
+/// compares source and target after the end of the slow transfer.
 fn overtakes(first: impl Fn(&Dir), change: impl Fn(&Dir)) {
     let dir = Dir::new();
-    script(&dir, "bin/ssh", SLOW_SSH);
+    dir.script("bin/ssh", SLOW_SSH);
     dir.mkdir("d");
     dir.mkdir("e");
     for name in ["d/old", "e/one", "e/two", "other"] {
         dir.write(name, name);
     }
-    let config = format!(
-        r#"settings{{ controlSocket = '@DIR@/sock' }}
-        sync{{ default.rsync, source = "@SRC@", target = "host:@TRG@", delay = 0, maxProcesses = 2,
-            rsync = {{ archive = true, rsh = "@DIR@/bin/ssh" }} }}"#
-    );
-    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let config = r#"settings{ controlSocket = '@DIR@/sock' }
+        sync{ default.rsync, source = "@SRC@", target = "host:@TRG@", delay = 0, maxProcesses = 2,
+            rsync = { archive = true, rsh = "@DIR@/bin/ssh" } }"#;
+    let mut daemon = Daemon::new(&dir, config).start_and_settle();
     dir.put("slow", "");
     daemon.stop();
-    // The list of the transfer is longer than what the target gets at first; rsync sends only what
-    // differs from the name before.
+    // The list of the transfer is longer than the first 1,500 bytes; rsync omits the part of a name
+    // that is equal to the previous one.
     for n in 0..20 {
         dir.write(format!("d/{n:03}{}", "x".repeat(200)), "");
     }

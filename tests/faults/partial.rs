@@ -1,14 +1,11 @@
-//! Transfers that do a part of their work: what rsync names is sent again and nothing else; what it
-//! does not name clearly makes everything be sent again.
+//! Transfers that fail for some paths: only the paths that rsync names are sent again; after an
+//! unknown error all paths are sent again.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-
-use crate::support::daemon::{Daemon, MIRROR, Running};
-use crate::support::dir::{Dir, program, skip};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
 use crate::support::fake::{Call, Fake};
 
-/// A sync with a status file, and what else its table and the settings have.
+/// Returns a sync with a status file and with these settings and keys.
 fn config(settings: &str, keys: &str) -> String {
     format!(
         r#"
@@ -21,7 +18,7 @@ sync{{
     )
 }
 
-/// What this call, counted from 1, writes to its error output, with paths expanded.
+/// Sets the error output of this call, counted from 1.
 fn says(dir: &Dir, call: usize, lines: &[&str]) {
     dir.put(
         &format!("fake/say.{call}"),
@@ -29,36 +26,7 @@ fn says(dir: &Dir, call: usize, lines: &[&str]) {
     );
 }
 
-/// rsync writes it where a line of progress precedes the message of an error.
-#[test]
-fn an_empty_line_is_no_reason_to_compare_everything_again() {
-    let dir = Dir::new();
-    let wrapper = dir.put(
-        "bin/wrapped",
-        dir.expand(
-            "#!/bin/sh\nif mkdir @DIR@/called; then rsync --exclude=/a \"$@\"; {
-             echo; echo 'rsync: [sender] send_files failed to open \"@SRC@/a\": Permission denied (13)'
-             echo 'rsync error: some files/attrs were not transferred (see previous errors) (code 23)'
-             } >&2; exit 23; fi; exec rsync \"$@\"\n",
-        ),
-    );
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    dir.write("a", "1");
-    dir.write("b", "1");
-    let config = MIRROR.replace(
-        "archive = true",
-        "archive = true, binary = '@DIR@/bin/wrapped'",
-    );
-    let mut daemon = Daemon::new(&dir, &config).start();
-    daemon.wait_equal();
-    let log = daemon.log();
-    assert!(
-        log.contains("retrying 1 path in") && !log.contains("everything again"),
-        "{log}"
-    );
-}
-
-/// Makes these files while nothing is looked at, so that they are one batch.
+/// Makes these files while the daemon is stopped, so that they are one batch.
 fn write_at_once(dir: &Dir, daemon: &Running<'_>, names: &[&str]) {
     daemon.stop();
     for name in names {
@@ -67,7 +35,7 @@ fn write_at_once(dir: &Dir, daemon: &Running<'_>, names: &[&str]) {
     daemon.cont();
 }
 
-/// The names of plain files that a call lists.
+/// Returns the names of plain files that a call lists.
 fn listed(call: &Call) -> Vec<String> {
     let names = call.stdin.split(|&byte| byte == 0);
     let mut names: Vec<String> = names
@@ -78,8 +46,8 @@ fn listed(call: &Call) -> Vec<String> {
     names
 }
 
-/// The second call is about these files, ends with this code and says this; returns what the calls
-/// after it list once there are so many.
+/// The second call sends these files, and ends with this code and this output. Waits for the given
+/// number of further calls, and returns their lists and the log.
 fn after(
     dir: &Dir,
     config: &str,
@@ -98,7 +66,7 @@ fn after(
         let status = dir.text("status");
         status.contains("There are 0 delays") && !status.contains("trying again")
     });
-    // A change that is none of these: no other call came before it.
+    // Another change shows that no further call came before it.
     dir.write("last", "1");
     daemon.wait_for("a later change was sent", |_| {
         fake.calls()
@@ -118,7 +86,7 @@ fn retried(names: &[&str], lines: &[&str]) -> Vec<Vec<String>> {
 const SUMMARY: &str = "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338) [sender=3.2.7]";
 
 #[test]
-fn what_was_named_is_sent_again_and_nothing_else() {
+fn only_named_paths_are_sent_again() {
     let lines = [
         "rsync: [receiver] mkstemp \"@TRG@/.b.Ab12Cd\" failed: Permission denied (13)",
         "rsync: [sender] send_files failed to open \"@SRC@/quo\"te\": Permission denied (13)",
@@ -130,7 +98,7 @@ fn what_was_named_is_sent_again_and_nothing_else() {
 }
 
 #[test]
-fn what_is_not_understood_is_all_of_it() {
+fn after_an_unknown_error_all_paths_are_sent_again() {
     let named = "rsync: mkstemp \"@TRG@/.b.Ab12Cd\" failed: Permission denied (13)";
     for line in [
         "rsync: [receiver] a message of a later version about \"@TRG@/b\": Permission denied (13)",
@@ -146,9 +114,9 @@ fn what_is_not_understood_is_all_of_it() {
     assert_eq!(retried(&["a", "b"], &[]), [["/a", "/b"]]);
 }
 
-/// An attribute that may not be set is told once, and nothing is sent again.
+/// An attribute that cannot be set is reported once.
 #[test]
-fn what_arrived_without_an_attribute_is_done() {
+fn files_without_an_attribute_are_not_sent_again() {
     let dir = Dir::new();
     let lines = [
         "rsync: [receiver] chown \"@TRG@/.a.Ab12Cd\" failed: Operation not permitted (1)",
@@ -169,7 +137,7 @@ fn what_arrived_without_an_attribute_is_done() {
 }
 
 #[test]
-fn exit_codes_of_the_users_own_decide() {
+fn a_user_defined_exit_code_table_decides() {
     let codes = |word: &str| {
         let keys = format!("exitcodes = {{ [0] = 'ok', [23] = '{word}', [24] = 'ok' }}");
         config("", &keys)
@@ -184,9 +152,9 @@ fn exit_codes_of_the_users_own_decide() {
     assert_eq!(calls, [["/a", "/b"]]);
 }
 
-/// More names than may be pending become one comparison of everything; as many do not.
+/// More than `maxPending` failed paths become one full comparison.
 #[test]
-fn past_the_bound_everything_is_compared() {
+fn more_failed_paths_than_max_pending_cause_a_full_comparison() {
     for (count, compares) in [(8, false), (9, true)] {
         let names: Vec<String> = (0..count).map(|n| format!("f{n}")).collect();
         let lines: Vec<String> = names
@@ -206,7 +174,7 @@ fn past_the_bound_everything_is_compared() {
             );
         }
         let mut daemon = Daemon::new(&dir, &config("", "maxPending = 8")).start_and_settle();
-        // The first eight, and then one more: together they are too many.
+        // Eight paths fail, then the ninth exceeds the limit.
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         write_at_once(&dir, &daemon, &names[..8]);
         daemon.wait_for("they failed", |_| fake.ended() >= 2);
@@ -225,7 +193,7 @@ fn past_the_bound_everything_is_compared() {
     }
 }
 
-/// The first failure is in the log in rsync's words; that it fails again is counted.
+/// The first failure is logged with rsync's message, the next ones as a count.
 #[test]
 fn a_second_failure_is_reported_with_its_count() {
     let dir = Dir::new();
@@ -248,9 +216,8 @@ fn a_second_failure_is_reported_with_its_count() {
     assert_eq!(calls, [["/b"], ["/b"], ["/b"]]);
 }
 
-/// A file that does not fit keeps nothing waiting, nor does a name that is refused.
 #[test]
-fn what_cannot_go_does_not_hold_back_the_rest() {
+fn a_path_that_cannot_be_sent_does_not_delay_the_others() {
     let cases: [(u8, &str, &str); 3] = [
         (
             11,
@@ -288,9 +255,9 @@ fn what_cannot_go_does_not_hold_back_the_rest() {
     }
 }
 
-/// What a comparison of everything could not do is tried by name, or compared again.
+/// Named paths are retried; otherwise the comparison is repeated.
 #[test]
-fn a_comparison_of_everything_forgets_nothing() {
+fn failures_of_a_full_comparison_are_retried() {
     let named = "rsync: [receiver] mkstemp \"@TRG@/.b.Ab12Cd\" failed: Read-only file system (30)";
     for (line, expected) in [(named, vec!["/b"]), ("no message of rsync", Vec::new())] {
         let dir = Dir::new();
@@ -307,7 +274,7 @@ fn a_comparison_of_everything_forgets_nothing() {
     }
 }
 
-/// Words that a transfer without a failure wrote as well say nothing of one with a failure.
+/// A line that a successful transfer printed as well is not an error.
 #[test]
 fn a_greeting_is_no_failure() {
     let dir = Dir::new();
@@ -322,10 +289,9 @@ fn a_greeting_is_no_failure() {
     assert_eq!(listed(&fake.calls()[2]), ["/b"], "{}", daemon.log());
 }
 
-/// After random failures of every kind the target has everything, in a number of calls that the
-/// waits bound.
+/// The number of calls is limited.
 #[test]
-fn after_any_trouble_the_target_is_equal() {
+fn after_failures_of_all_kinds_the_target_is_equal() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let codes = [23, 12, 23, 11, 23, 255, 23, 0, 23, 30, 23, 0];
@@ -333,8 +299,8 @@ fn after_any_trouble_the_target_is_equal() {
     let blame = "rsync: mkstemp \"@TRG@/.f3.Ab12Cd\" failed: Permission denied (13)";
     let full = "rsync: [receiver] write failed on \"@TRG@/f2\": No space left on device (28)";
     let owner = "rsync: chown \"@TRG@/.f1.Ab12Cd\" failed: Operation not permitted (1)";
-    // Nothing that a call that fails names has arrived; what it does not name has not either, so
-    // it must not say that all the rest is done.
+    // A failing call of the stand-in transfers nothing, so its output must not imply that the other
+    // paths have arrived.
     for (call, lines) in [
         (2, vec!["?"]),
         (4, vec![blame, "?"]),
@@ -370,110 +336,9 @@ fn after_any_trouble_the_target_is_equal() {
     );
 }
 
-const NOBODY: u32 = 65534;
-
-/// A target that belongs to somebody else, who lets others make files in it: the times of its
-/// directories cannot be set. The files arrive and nothing is done twice.
+/// rsync cannot remove a file at the path of a directory.
 #[test]
-fn directories_of_somebody_else_are_no_failure() {
-    let setpriv = program("setpriv").filter(|_| nix::unistd::geteuid().is_root());
-    let Some(setpriv) = setpriv else {
-        return skip("needs root and setpriv");
-    };
-    for kind in ["default.rsync", "default.direct"] {
-        let dir = Dir::new();
-        let open = |path: std::path::PathBuf, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        open(dir.path(""), 0o755);
-        dir.mkdir("d");
-        std::fs::create_dir(dir.trg("d")).unwrap();
-        open(dir.trg(""), 0o777);
-        open(dir.trg("d"), 0o777);
-        for path in [dir.src(""), dir.src("d"), dir.path("rec")] {
-            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        let config = r#"
-settings{ statusFile = "@DIR@/rec/status", statusInterval = 0, insist = true }
-sync{ KIND, source = "@SRC@", target = "@TRG@", delay = 0.2 }
-"#;
-        let nobody = NOBODY.to_string();
-        let (user, group) = (format!("--reuid={nobody}"), format!("--regid={nobody}"));
-        let wrapper = [setpriv.to_str().unwrap(), &user, &group, "--clear-groups"];
-        let mut daemon = Daemon::new(&dir, &config.replace("KIND", kind))
-            .wrapped(&wrapper)
-            .start();
-        daemon.wait_log("finished");
-        for n in 0..3 {
-            let name = format!("d/f{n}");
-            dir.write(&name, "1");
-            chown(dir.src(&name), Some(NOBODY), Some(NOBODY)).unwrap();
-            let old = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
-            let directory = std::fs::File::open(dir.src("d")).unwrap();
-            directory.set_times(old).unwrap();
-            daemon.wait_for("it arrived", |_| {
-                dir.trg(&name).exists() && dir.text("rec/status").contains("There are 0 delays")
-            });
-        }
-        let log = daemon.log();
-        assert_eq!(log.matches("the times of").count(), 1, "{log}");
-        assert!(!log.contains("partial transfer (exit code"), "{log}");
-        let status = dir.text("rec/status");
-        assert!(!status.contains("trying again"), "{status}");
-    }
-}
-
-/// The same for a comparison of everything, at the startup and later: what is smaller goes at once,
-/// changes do not wait, and the file goes when it fits.
-#[test]
-fn a_comparison_goes_on_without_what_is_too_large() {
-    // 200 blocks of 512 bytes.
-    let limited = ["sh", "-c", "ulimit -f 200; trap '' XFSZ; exec \"$@\"", "sh"];
-    for list in ["auto", "filter"] {
-        let dir = Dir::new();
-        for name in ["a", "b", "c", "d"] {
-            dir.mkdir(name);
-        }
-        dir.write("a/big", "x".repeat(150_000));
-        dir.write("b/bigger", "x".repeat(160_000));
-        dir.write("c/small", "1");
-        let text = format!(
-            r#"
-settings{{ statusFile = "@DIR@/status", statusInterval = 0, insist = true }}
-sync{{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = {{ archive = true, list = "{list}" }},
-}}
-"#
-        );
-        let mut daemon = Daemon::new(&dir, &text).wrapped(&limited).start();
-        daemon.wait_for("the small one is there", |_| dir.trg("c/small").exists());
-        dir.write("d/new", "1");
-        daemon.wait_for("the new one is there", |_| dir.trg("d/new").exists());
-        let log = daemon.log();
-        assert!(
-            log.contains("1 path too large for the target, comparing smaller files"),
-            "{log}"
-        );
-        daemon.wait_for("everything is owed", |daemon| {
-            daemon
-                .log()
-                .contains("files too large for the target were skipped;")
-        });
-        assert!(!dir.trg("a/big").exists());
-        dir.write("a/big", "it fits");
-        dir.rm("b/bigger");
-        daemon.wait_for("nothing is owed", |_| {
-            let status = dir.text("status");
-            status.contains("There are 0 delays") && !status.contains("again in")
-        });
-        daemon.wait_equal();
-    }
-}
-
-/// A file that may not be removed is in the way of a directory: what is in it arrives later.
-#[test]
-fn what_is_in_a_directory_that_was_in_the_way_arrives() {
+fn contents_of_a_directory_that_could_not_be_made_are_sent_again() {
     let names = ["in/a", "in/b/c", "other"];
     let lines = [
         "rsync: [generator] delete_file: unlink(in) failed: Permission denied (13)",
@@ -493,40 +358,8 @@ fn what_is_in_a_directory_that_was_in_the_way_arrives() {
         fake.ended() == 3 && !dir.text("status").contains("trying again")
     });
     let mut again = listed(&fake.calls()[2]);
-    // A directory that may have appeared while the startup transfer ran is compared as a whole.
+    // A directory that may have been created during the startup transfer is compared with its
+    // contents.
     again.retain(|name| !name.ends_with("/***"));
     assert_eq!(again, ["/in/a", "/in/b/c"], "{}", daemon.log());
-}
-
-/// rsync creates a directory that it cannot read without an error. What is in it is owed until it
-/// can be read.
-#[test]
-fn a_new_directory_that_cannot_be_read_is_owed() {
-    if nix::unistd::geteuid().is_root() {
-        return skip("root can read every directory");
-    }
-    for (delete, list) in [("true", "auto"), ("true", "filter"), ("false", "auto")] {
-        let dir = Dir::new();
-        let mode = |path: std::path::PathBuf, mode: u32| {
-            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-                .unwrap();
-        };
-        let config = format!(
-            "sync{{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0.1,
-             delete = {delete}, rsync = {{ archive = true, list = '{list}' }} }}"
-        );
-        let mut daemon = Daemon::new(&dir, &config).start_and_settle();
-        std::fs::create_dir(dir.src("d")).unwrap();
-        mode(dir.src("d"), 0o300);
-        std::fs::create_dir(dir.src("d/sub")).unwrap();
-        std::fs::write(dir.src("d/sub/f"), "1").unwrap();
-        // The call that recurses fails by itself.
-        daemon.wait_for("it is owed", |daemon| {
-            let log = daemon.log();
-            log.contains("new directories that cannot be read: 1;") || log.contains("retrying")
-        });
-        mode(dir.src("d"), 0o700);
-        daemon.wait_for("its contents are sent", |_| dir.trg("d/sub/f").exists());
-        daemon.wait_equal();
-    }
 }

@@ -1,4 +1,4 @@
-//! The races that a watcher of directory trees has to live with, and the test of each.
+//! The races of a watcher of directory trees, and the test of each.
 //!
 //! `M`, `R` and `N` stand for `e2e::mirror::{changes, races, names}`, `W` for `integration::watch_live`, `K` for
 //! `faults::kinds`; names without a letter are here.
@@ -31,7 +31,7 @@
 //! | 24 | changes during the startup transfer | R `changes_during_the_startup_transfer` |
 //! | 25 | changes while rsync runs; what it could not do | R `change_behind_the_back_…`, `e2e::mirror::retry::exit_23_is_sent_again` |
 //! | 26 | no more watches | `faults::limits` |
-//! | 27 | no more processes or descriptors | `faults::children::fork_that_fails_for_a_while`, `integration::process_limits` |
+//! | 27 | no more processes or descriptors | `faults::children::changes_are_sent_after_a_failing_fork`, `integration::process_limits` |
 //! | 28 | the clock is set | nothing goes by it but names of log lines: `sync::Clock` is monotonic |
 //! | 29 | names of any bytes | `faults::names`, N |
 //! | 30 | many children end at once | `five_hundred_children` |
@@ -52,7 +52,7 @@ sync{
 }
 "#;
 
-/// The other sync's transfer runs on, and its pending changes stay pending.
+/// The transfer of the other sync continues, and its changes stay pending.
 #[test]
 fn an_overflow_leaves_other_work_alone() {
     let dir = Dir::new();
@@ -90,8 +90,8 @@ fn an_overflow_leaves_other_work_alone() {
     daemon.wait_same("src2", "trg2", true);
 }
 
-/// A transfer that deletes a directory finds another one there, and sends what is in it before
-/// there is a watch that could tell of its end.
+/// A transfer that deletes a directory finds another one, and sends its contents before a watch can
+/// report their removal.
 #[test]
 fn emptied_before_it_is_watched() {
     let dir = Dir::new();
@@ -112,7 +112,7 @@ fn emptied_before_it_is_watched() {
     daemon.wait_equal();
 }
 
-/// What a mount hides and brings is compared with the next full transfer.
+/// The next full transfer compares the contents of the mount.
 #[test]
 fn mounted_over_a_watched_directory() {
     let dir = Dir::new();
@@ -138,7 +138,7 @@ fn mounted_over_a_watched_directory() {
     daemon.wait_equal();
 }
 
-/// Removing one of the two syncs leaves the other its watches.
+/// Removing one of the two syncs keeps the watches of the other.
 #[test]
 fn one_directory_in_two_syncs() {
     let dir = Dir::new();
@@ -172,7 +172,7 @@ fn one_directory_in_two_syncs() {
     assert!(!dir.path("trg2/b/h").exists());
 }
 
-/// Only the next full transfer finds it.
+/// Only the next full transfer finds the change.
 #[test]
 fn changed_through_a_hard_link_outside() {
     let dir = Dir::new();

@@ -1,6 +1,6 @@
-//! An rsync that fails at random, in every way that the real one has, and directories that nobody
-//! may read or write: what failed is sent once that is over, nobody is told that all is there before
-//! it is, and no failure is answered by a storm of calls.
+//! An rsync that fails at random in the ways of the real one, and unreadable and unwritable
+//! directories: failed paths are sent afterwards, `-wait` does not return early, and the number of
+//! calls is limited.
 //!
 //! `LSYNCD_TEST_SEED` repeats a run.
 
@@ -9,12 +9,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use super::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, program, skip};
+use crate::support::random::number;
+use crate::support::script::SSH;
 use crate::support::tree;
 
-/// The rounds of changes while transfers fail.
+/// The number of rounds of changes while transfers fail.
 const ROUNDS: u64 = 4;
 
 /// Characters that rsync, shells and messages treat specially.
@@ -45,8 +46,8 @@ fn rsync(list: &str) -> String {
     )
 }
 
-/// The changes of a round: new and changed files, enough to cross the limits of `keys`, directories,
-/// and moves. Sizes differ, so that the real rsync sees each change.
+/// Makes the changes of a round: new and changed files, enough to exceed the limits in `keys`,
+/// directories, and moves. Sizes differ, so that rsync finds each change.
 fn change(dir: &Dir, round: u64) {
     for (index, name) in NAMES.iter().enumerate() {
         let below = [format!("d{}/", index as u64 % (round + 1)).as_bytes(), name].concat();
@@ -81,8 +82,8 @@ fn wait_command(dir: &Dir) -> Child {
         .unwrap()
 }
 
-/// Waits until `lsyncdctl status -wait` ends, or until there were so many calls of rsync, whichever
-/// comes first. If it says that all is there, all has to be there.
+/// Waits until `lsyncdctl status -wait` ends or rsync was called this number of times. If `-wait`
+/// succeeds, the target must be equal.
 fn wait_or_calls(dir: &Dir, daemon: &mut Running<'_>, limit: u64, seed: u64) {
     let mut waiting = wait_command(dir);
     let mut ended = None;
@@ -102,25 +103,18 @@ fn wait_or_calls(dir: &Dir, daemon: &mut Running<'_>, limit: u64, seed: u64) {
     waiting.wait().unwrap();
 }
 
-/// `LSYNCD_TEST_SEED`, or a fixed one for each kind.
-fn seed(own: u64) -> u64 {
-    let given = std::env::var("LSYNCD_TEST_SEED").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(own)
-}
-
 fn fails_and_recovers(kind: &str, keys: &str, own_seed: u64) {
     if program("perl").is_none() {
         return skip("the failing rsync needs perl");
     }
-    let seed = seed(own_seed);
+    let seed = number("LSYNCD_TEST_SEED").unwrap_or(own_seed);
     let dir = Dir::new();
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/support/bin/failing-rsync"
     );
     symlink(script, dir.path("bin/rsync")).unwrap();
-    let ssh = dir.put("bin/ssh", SSH);
-    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", SSH);
     dir.put("fake/seed", seed.to_string());
     dir.write("at first", "1");
     let start = Instant::now();
@@ -134,8 +128,8 @@ fn fails_and_recovers(kind: &str, keys: &str, own_seed: u64) {
         let limit = calls(&dir) + 3;
         wait_or_calls(&dir, &mut daemon, limit, seed);
     }
-    // Each step of the back-off takes at least nine tenths of a second. A round's changes are a few
-    // batches, as files sort before the directories that are moved.
+    // Each wait takes at least 0.9 s. The changes of a round are a few batches, because files
+    // precede the directories that are moved.
     let (calls, seconds) = (calls(&dir), start.elapsed().as_secs());
     let bound = 2 + ROUNDS * 6 + seconds * 2;
     assert!(calls <= bound, "seed {seed}: {calls} calls in {seconds} s");
@@ -148,31 +142,31 @@ fn fails_and_recovers(kind: &str, keys: &str, own_seed: u64) {
 }
 
 #[test]
-fn what_failed_at_random_arrives_with_lists_of_files() {
+fn random_failures_are_retried_with_lists_of_files() {
     fails_and_recovers("default.rsync", &rsync("files-from"), 1);
 }
 
 #[test]
-fn what_failed_at_random_arrives_with_lists_of_filters() {
+fn random_failures_are_retried_with_include_lists() {
     fails_and_recovers("default.rsync", &rsync("filter"), 2);
 }
 
-/// More waits than the queue may hold, and batches are split.
+/// More changes are pending than the queue may hold, and batches are split.
 #[test]
-fn what_failed_at_random_arrives_across_limits() {
+fn random_failures_are_retried_beyond_the_limits() {
     let keys = rsync("auto") + "maxPending = 40, maxDelays = 20,";
     fails_and_recovers("default.rsync", &keys, 3);
 }
 
 #[test]
-fn what_failed_at_random_arrives_with_rsyncssh() {
+fn random_failures_are_retried_with_rsyncssh() {
     let keys = r#"host = "host", targetdir = "@TRG@", ssh = { binary = "@DIR@/bin/ssh" },
         rsync = { archive = true, checksum = true, binary = "@RSYNC@" },"#;
     fails_and_recovers("default.rsyncssh", keys, 4);
 }
 
-/// Runs the daemon as a user without rights, if this is root: nobody may read or write some files
-/// and directories of source and target, which belong to others.
+/// Runs the daemon without privileges: some files and directories of source and target belong to
+/// other users and are not accessible.
 fn unreadable_and_foreign(kind: &str, keys: &str) {
     const USER: &str = "65534";
     let as_user = [
@@ -235,7 +229,7 @@ fn unreadable_and_foreign(kind: &str, keys: &str) {
     own("src/foreign");
     own("src/d");
     daemon.cont();
-    // What can go goes meanwhile.
+    // The other files are sent meanwhile.
     daemon.wait_for("the others arrive", |_| {
         (0..60).all(|number| dir.trg(format!("d/new{number}")).exists())
     });
@@ -266,7 +260,7 @@ fn unreadable_files_and_foreign_directories_are_sent_later_with_lists_of_files()
 }
 
 #[test]
-fn unreadable_files_and_foreign_directories_are_sent_later_with_lists_of_filters() {
+fn unreadable_files_and_foreign_directories_are_sent_later_with_include_lists() {
     unreadable_and_foreign(
         "default.rsync",
         &rsync("filter").replace("binary = \"@RSYNC@\", ", ""),

@@ -1,5 +1,5 @@
-//! Reading the configuration again: nothing pending is dropped, no watch that is right is set
-//! anew, and with `hup = "changed"` what has not changed is not touched.
+//! Reloads: pending changes and valid watches are kept, and with `hup = "changed"` unchanged syncs
+//! are not affected.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, under_fanotify};
 use crate::support::fake::Fake;
 
-/// The first sync is recorded, others are done by the real rsync.
+/// The first sync uses the stand-in, the others the real rsync.
 const FIRST: &str = r#"
 settings{ hup = "changed", stopTimeout = 1 }
 sync{
@@ -38,7 +38,7 @@ fn configure(dir: &Dir, config: &str) {
     dir.put("config.lua", dir.expand(config));
 }
 
-/// Number and inode of all watches (proc(5): fdinfo).
+/// Returns number and inode of all watches (proc(5): fdinfo).
 fn watches(daemon: &Running<'_>) -> Vec<String> {
     let mut watches = Vec::new();
     for file in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap() {
@@ -46,14 +46,14 @@ fn watches(daemon: &Running<'_>) -> Vec<String> {
         let lines = text.lines().filter(|line| line.starts_with("inotify wd:"));
         watches.extend(lines.map(|line| line.split(" sdev").next().unwrap().to_owned()));
     }
-    // The descriptor has duplicates.
+    // The descriptor is listed more than once.
     watches.sort();
     watches.dedup();
     watches
 }
 
 #[test]
-fn what_has_not_changed_is_not_touched() {
+fn unchanged_syncs_are_not_affected() {
     let dir = Dir::new();
     dir.mkdir("a/b");
     let fake = Fake::new(&dir);
@@ -97,7 +97,7 @@ fn what_has_not_changed_is_not_touched() {
 }
 
 #[test]
-fn several_reloads_in_a_row() {
+fn several_reloads_in_a_row_lose_nothing() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
@@ -107,7 +107,7 @@ fn several_reloads_in_a_row() {
             &dir,
             &format!("{FIRST}{}", other(&dir, 2, &format!("delete = {delete},"))),
         );
-        // Of another size each time: wrappers of rsync get no option against its quick check.
+        // Each time of another size: a wrapper of rsync gets no option against the quick check.
         dir.write("f", "x".repeat(round));
         daemon.signal(Signal::SIGHUP);
         daemon.wait_for("configuration was read", |daemon| {
@@ -125,7 +125,7 @@ fn several_reloads_in_a_row() {
 }
 
 #[test]
-fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
+fn a_changed_sync_waits_for_its_transfer_and_keeps_pending_changes() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
@@ -137,7 +137,7 @@ fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
     );
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("0 untouched, 1 changed, 0 new, 0 removed");
-    // A second one while the child of the first still runs.
+    // A second reload while the child of the first sync still runs.
     configure(
         &dir,
         &FIRST.replace("archive = true", "archive = true, inplace = true"),
@@ -148,7 +148,7 @@ fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
     });
     assert_eq!(fake.calls().len(), 2);
     fake.release();
-    // What was written while the configuration was read may be in a list of its own.
+    // Files that were written during the reload may be in a list of their own.
     daemon.wait_for("startup and pending changes were done", |_| {
         let calls = fake.calls();
         let lists = |path: &str| {
@@ -213,9 +213,9 @@ fn a_broken_configuration_changes_nothing() {
     assert!(fake.calls()[2].lists("/g"));
 }
 
-/// Functions may call what has changed, so a sync with any starts anew; texts are compared.
+/// Functions may use changed values, so a sync with functions starts again; strings are compared.
 #[test]
-fn user_functions_start_anew() {
+fn syncs_with_functions_start_again() {
     let dir = Dir::new();
     let config = r#"
         settings{ hup = "changed" }
@@ -233,7 +233,8 @@ fn user_functions_start_anew() {
     assert!(!daemon.log().contains("one f"));
 }
 
-/// Without the setting every sync starts up, but watches stay and nothing pending is dropped.
+/// Without the setting every sync runs its startup transfer, but watches and pending changes are
+/// kept.
 #[test]
 fn hup_keeps_watches_and_what_is_pending() {
     let dir = Dir::new();
@@ -267,7 +268,7 @@ fn hup_keeps_watches_and_what_is_pending() {
 }
 
 #[test]
-fn a_broken_configuration_at_a_reset_changes_nothing() {
+fn a_broken_configuration_at_hup_changes_nothing() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = FIRST.replace("hup = \"changed\",", "");
@@ -281,7 +282,7 @@ fn a_broken_configuration_at_a_reset_changes_nothing() {
     daemon.wait_for("changes are sent", |_| fake.ended() == 4);
 }
 
-/// How many threads of the daemon have this name.
+/// Returns the number of the daemon's threads with this name.
 fn threads(daemon: &Running<'_>, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
@@ -290,7 +291,7 @@ fn threads(daemon: &Running<'_>, name: &str) -> usize {
         .count()
 }
 
-/// The thread of default.direct and that of a check, of syncs that change, stay and go.
+/// The threads of default.direct and of checks, for syncs that are changed, kept and removed.
 #[test]
 fn threads_end_with_their_sync() {
     for hup in ["changed", "all"] {
@@ -350,7 +351,7 @@ sync{ default.direct, name = "ends", source = "@SRC@", target = "@TRG@", delay =
     daemon.wait_for("both have started up", |daemon| {
         daemon.log().matches(" finished").count() == 2
     });
-    // A file in the place of the target's directory, for everybody.
+    // A file replaces the directory of the target.
     fs::remove_dir_all(dir.path("trg")).unwrap();
     dir.put("trg", "");
     dir.write("f", "1");

@@ -1,19 +1,18 @@
-//! An empty directory in the place of the source never empties the target: while running, at HUP,
-//! at a reload and at the start, with every kind of sync.
+//! An empty directory that replaces the source does not empty the target: while running, at HUP, at
+//! a reload and at the start, with every kind of sync.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use nix::sys::signal::Signal;
 
-use crate::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, remove};
+use crate::support::script::SSH;
 
 const HALTED: &str = "an empty directory is in place of the source";
 
-/// The settings all have, and the sync of a kind.
+/// Returns the common settings and a sync of this kind.
 fn config(sync: &str) -> String {
     format!(
         "settings{{ statusFile = '@DIR@/status', statusInterval = 0, stateDir = '@DIR@/state',
@@ -25,7 +24,7 @@ fn config(sync: &str) -> String {
 const RSYNC: &str = "default.rsync, target = '@TRG@', rsync = { archive = true }";
 const DIRECT: &str = "default.direct, target = '@TRG@'";
 
-/// All kinds that can be had without another host.
+/// All kinds of sync.
 const KINDS: [&str; 6] = [
     RSYNC,
     "default.rsync, target = '@TRG@', rsync = { archive = true, list = 'filter' }",
@@ -42,11 +41,10 @@ fn ctl(dir: &Dir, words: &[&str]) -> Output {
     dir.ctl(words).output().unwrap()
 }
 
-/// A source with content, and the fake ssh of some kinds.
+/// Returns a directory with files in the source and an ssh to this machine.
 fn site() -> Dir {
     let dir = Dir::new();
-    let ssh = dir.put("bin/ssh", SSH);
-    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", SSH);
     dir.mkdir("d");
     dir.write("f", "1");
     dir.write("d/g", "2");
@@ -61,13 +59,13 @@ fn mirror<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     daemon
 }
 
-/// Puts an empty directory in the place of the source, which is kept as `old`.
+/// Replaces the source by an empty directory, and keeps it as `old`.
 fn replace(dir: &Dir) {
     fs::rename(dir.path("src"), dir.path("old")).unwrap();
     fs::create_dir(dir.path("src")).unwrap();
 }
 
-/// The sync says that it is halted, and whatever it is asked, the target stays as it is.
+/// Asserts that the sync is halted, and that commands do not change the target.
 fn is_held(dir: &Dir, daemon: &mut Running<'_>) {
     daemon.wait_log(HALTED);
     for verb in ["resync", "retry", "flush", "resume"] {
@@ -85,7 +83,8 @@ fn is_held(dir: &Dir, daemon: &mut Running<'_>) {
     assert!(dir.trg("f").exists() && dir.trg("d/g").exists(), "wiped");
 }
 
-/// With content again it goes on, and says that this is another directory.
+/// Creates a file in the source, and asserts that the sync continues and reports the other
+/// directory.
 fn goes_on(dir: &Dir, daemon: &mut Running<'_>) {
     dir.write("new", "3");
     daemon.wait_log("another directory is in the place of the source, comparing everything");
@@ -96,7 +95,7 @@ fn goes_on(dir: &Dir, daemon: &mut Running<'_>) {
 }
 
 #[test]
-fn while_running() {
+fn a_replaced_source_is_held_while_running() {
     for kind in KINDS {
         let dir = site();
         let mut daemon = mirror(&dir, &config(kind));
@@ -106,7 +105,7 @@ fn while_running() {
     }
 }
 
-/// What is to be read again finds the source replaced already.
+/// The source is replaced before the reload.
 fn at_reading_again(kind: &str, read_again: impl Fn(&Dir, &Running<'_>)) {
     let dir = site();
     let mut daemon = mirror(&dir, &config(kind));
@@ -118,22 +117,22 @@ fn at_reading_again(kind: &str, read_again: impl Fn(&Dir, &Running<'_>)) {
         daemon.log().matches("--- Startup ---").count() == 2
     });
     is_held(&dir, &mut daemon);
-    // And once more, halted.
+    // Again, while the sync is halted.
     read_again(&dir, &daemon);
     is_held(&dir, &mut daemon);
     goes_on(&dir, &mut daemon);
 }
 
 #[test]
-fn at_hup() {
+fn a_replaced_source_is_held_at_hup() {
     for kind in KINDS {
         at_reading_again(kind, |_, daemon| daemon.signal(Signal::SIGHUP));
     }
 }
 
-/// What is known goes over without a state directory, too.
+/// The identity of the source is kept without a state directory as well.
 #[test]
-fn at_hup_with_nothing_remembered_in_files() {
+fn a_replaced_source_is_held_at_hup_without_a_state_directory() {
     let dir = site();
     let text = config(RSYNC).replace("@DIR@/state", "@DIR@/none/none");
     let mut daemon = mirror(&dir, &text);
@@ -150,7 +149,7 @@ fn at_hup_with_nothing_remembered_in_files() {
 }
 
 #[test]
-fn at_a_reload_with_another_configuration() {
+fn a_replaced_source_is_held_at_a_reload() {
     for kind in [RSYNC, DIRECT, KINDS[4]] {
         at_reading_again(kind, |dir, _| {
             let changed = config(kind).replace("delay = 0.3", "delay = 0.2");
@@ -161,7 +160,7 @@ fn at_a_reload_with_another_configuration() {
 }
 
 #[test]
-fn at_the_start() {
+fn a_replaced_source_is_held_at_the_start() {
     for kind in KINDS {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let dir = site();
@@ -178,9 +177,9 @@ fn at_the_start() {
     }
 }
 
-/// The first inode is used again where the file system does so.
+/// The file system may use the inode again.
 #[test]
-fn at_the_start_after_it_was_removed() {
+fn a_removed_and_new_source_is_held_at_the_start() {
     let dir = site();
     let mut daemon = mirror(&dir, &config(RSYNC));
     assert_eq!(daemon.terminate(), Some(143));
@@ -192,10 +191,10 @@ fn at_the_start_after_it_was_removed() {
     goes_on(&dir, &mut daemon);
 }
 
-/// Nothing is told of the directory that is renamed above the source: it is found just before
-/// something is sent.
+/// No event reports the rename of a directory above the source, so it is found before the next
+/// transfer.
 #[test]
-fn a_directory_above_is_replaced() {
+fn a_replaced_directory_above_the_source_is_found() {
     for kind in KINDS {
         let dir = site();
         fs::create_dir(dir.path("up")).unwrap();
@@ -206,7 +205,7 @@ fn a_directory_above_is_replaced() {
         daemon.settle();
         fs::rename(dir.path("up"), dir.path("gone")).unwrap();
         fs::create_dir_all(dir.path("up/src")).unwrap();
-        // The directory that is watched goes on to change where it is now.
+        // The watched directory changes at its new path.
         fs::write(dir.path("gone/src/f"), "elsewhere").unwrap();
         is_held(&dir, &mut daemon);
         assert_eq!(fs::read(dir.trg("f")).unwrap(), b"1");
@@ -216,9 +215,9 @@ fn a_directory_above_is_replaced() {
     }
 }
 
-/// Who waits is not told that all is done, although the directory that is watched has no changes.
+/// `-wait` does not succeed, although the watched directory has no changes.
 #[test]
-fn who_waits_learns_of_a_directory_above_that_is_renamed() {
+fn wait_fails_if_a_directory_above_the_source_is_renamed() {
     for kind in [RSYNC, DIRECT, KINDS[4]] {
         let dir = site();
         fs::create_dir(dir.path("up")).unwrap();
@@ -235,10 +234,10 @@ fn who_waits_learns_of_a_directory_above_that_is_renamed() {
     }
 }
 
-/// The source is what a link leads to, or one above it. What is known of it goes by the path in
-/// the configuration.
+/// The source or a directory above it is a link. The identity is stored by the path in the
+/// configuration.
 #[test]
-fn a_link_leads_to_an_empty_directory() {
+fn a_link_to_an_empty_directory_is_held() {
     for (kind, source) in [(RSYNC, "link"), (DIRECT, "link/"), (KINDS[4], "up/src")] {
         let dir = site();
         fs::create_dir(dir.path("empty")).unwrap();
@@ -271,7 +270,7 @@ fn a_link_leads_to_an_empty_directory() {
         daemon.wait_same("empty/src", "trg", false);
         drop(daemon);
 
-        // Back again, with content: that is what the link is for.
+        // The link leads to the first directory again, which has files.
         lead(&one);
         let mut daemon = Daemon::new(&dir, &text).start();
         daemon.wait_same("src", "trg", false);
@@ -279,9 +278,9 @@ fn a_link_leads_to_an_empty_directory() {
     }
 }
 
-/// Nothing of what is left out would be sent.
+/// The files in the directory are excluded.
 #[test]
-fn a_directory_with_nothing_to_send_is_empty() {
+fn a_directory_with_excluded_files_only_is_held() {
     for kind in [RSYNC, DIRECT] {
         let dir = site();
         let text = config(&format!("{kind}, exclude = {{ '*.tmp', '/cache/' }}"));
@@ -320,7 +319,7 @@ fn each_of_several_targets_is_held() {
         let mut daemon = Daemon::new(&dir, &text).start();
         is_held(&dir, &mut daemon);
         assert!(dir.path("trg2/f").exists(), "wiped");
-        // The same directory as it was.
+        // The source is the first directory again.
         fs::remove_dir(dir.path("src")).unwrap();
         fs::rename(dir.path("old"), dir.path("src")).unwrap();
         dir.write("back", "5");
@@ -346,7 +345,7 @@ fn the_same_source_is_known_again() {
 }
 
 #[test]
-fn a_release_lets_it_go_on() {
+fn a_release_accepts_the_empty_source() {
     for kind in KINDS {
         let dir = site();
         let mut daemon = mirror(&dir, &config(kind));
@@ -360,7 +359,7 @@ fn a_release_lets_it_go_on() {
         daemon.wait_for("it goes on", |_| dir.trg("new").exists());
         assert_eq!(daemon.terminate(), Some(143));
         drop(daemon);
-        // This is the source now, which may be emptied.
+        // The new directory is accepted, so it may be emptied.
         dir.rm("new");
         let mut daemon = Daemon::new(&dir, &config(kind)).start();
         daemon.wait_for("it is gone", |_| !dir.trg("new").exists());
@@ -390,7 +389,7 @@ fn emptied_in_place_is_a_deletion() {
 }
 
 #[test]
-fn without_guard_or_with_nothing_to_delete_it_is_the_source() {
+fn without_guard_or_deletions_an_empty_source_is_accepted() {
     let dir = site();
     let text = config(&format!("{RSYNC}, guard = false"));
     let mut daemon = mirror(&dir, &text);

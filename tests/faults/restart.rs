@@ -1,5 +1,4 @@
-//! Stopping, killing and starting again: children never outlive the daemon for long, and what
-//! was pending is not lost.
+//! Stops, kills and restarts: children end with the daemon, and pending changes are kept.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +18,7 @@ sync{
 }
 "#;
 
-/// A daemon whose batch does not end, with more changes behind it.
+/// Starts a daemon with a batch that does not end, and with pending changes.
 fn busy<'d>(dir: &'d Dir, fake: &Fake<'_>, config: &str) -> Running<'d> {
     let mut daemon = Daemon::new(dir, config).start_and_settle();
     fake.hold_a_transfer(&mut daemon);
@@ -42,16 +41,15 @@ fn term_under_load_ends_in_time_and_leaves_no_child() {
     );
 }
 
-/// A child that ignores TERM, and one that it started itself, are killed.
+/// A child that ignores TERM, and its own child, are killed.
 #[test]
 fn second_term_ends_at_once() {
     let dir = Dir::new();
-    let script = dir.put(
+    dir.script(
         "bin/rsync",
-        "#!/bin/sh\n[ \"$1\" = --version ] && exit 1\n[ -e \"${0%/*}/go\" ] || exit 0\n\
+        "[ \"$1\" = --version ] && exit 1\n[ -e \"${0%/*}/go\" ] || exit 0\n\
          trap '' TERM\necho held\n(while :; do sleep 1; done) &\nwhile :; do sleep 1; done\n",
     );
-    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     let config = RECORDED.replace("stopTimeout = 1", "stopTimeout = 100000");
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     dir.put("bin/go", "");
@@ -64,9 +62,9 @@ fn second_term_ends_at_once() {
     daemon.wait_all_gone();
 }
 
-/// HUP waits for a child for ever, TERM does not, even after HUP.
+/// HUP waits for a child without a limit, TERM does not, even after HUP.
 #[test]
-fn term_while_hup_waits() {
+fn term_ends_a_waiting_hup() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = busy(&dir, &fake, RECORDED);
@@ -99,7 +97,7 @@ fn an_error_of_the_configuration_leaves_no_child() {
     daemon.wait_all_gone();
 }
 
-/// Nothing compares source and target at the start, so all depends on what was remembered.
+/// A configuration without startup transfers, so everything depends on the stored state.
 const UNCOMPARED: &str = r#"
 settings{ stateDir = "@DIR@/state" }
 sync{
@@ -158,7 +156,7 @@ fn what_was_pending_at_the_stop_is_sent_after_the_start() {
     assert!(nothing_pending_below(&dir.path("state")));
 }
 
-/// Sent, changed in the same second, to the same size, and not sent again before the stop.
+/// The file is sent and changed in the same second without changing its size, and the daemon stops.
 #[test]
 fn change_in_the_second_of_the_last_transfer_before_the_stop() {
     for init in ["init = false", "init = nil"] {
@@ -184,8 +182,8 @@ fn change_in_the_second_of_the_last_transfer_before_the_stop() {
     }
 }
 
-/// A stop in the second of a transfer leaves the file `alive` too: it takes an exact comparison
-/// to find what changes in the rest of that second.
+/// Asserts that no changes are stored. The file `alive` may exist after a stop in the second of a
+/// transfer: an exact comparison finds the changes in the rest of that second.
 fn nothing_pending_below(path: &std::path::Path) -> bool {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut paths = entries.map(|entry| entry.path());
@@ -198,7 +196,7 @@ fn nothing_pending_below(path: &std::path::Path) -> bool {
     })
 }
 
-/// What an ended transfer had, one that waits for its next try, and what waits behind both.
+/// The paths of an ended transfer, a path that waits for its retry, and pending changes.
 #[test]
 fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
     let dir = Dir::new();
@@ -218,9 +216,9 @@ fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
     daemon.wait_equal();
 }
 
-/// Changes from right before the stop, which the daemon has not read from the kernel yet.
+/// The daemon has not read the last changes from the kernel.
 #[test]
-fn what_was_not_read_at_the_stop_is_sent_after_the_start() {
+fn events_not_read_at_the_stop_are_sent_after_the_start() {
     let dir = Dir::new();
     dir.mkdir("kept");
     dir.write("kept/gone", "1");
@@ -243,9 +241,9 @@ fn what_was_not_read_at_the_stop_is_sent_after_the_start() {
     daemon.wait_equal();
 }
 
-/// What changes after the end of a sync is not recorded, so everything may have changed.
+/// Changes after the end of a sync are not recorded.
 #[test]
-fn what_changes_after_the_end_of_a_sync_is_sent_after_the_start() {
+fn changes_after_the_end_of_a_sync_are_sent_after_the_start() {
     for other in [true, false] {
         let dir = Dir::new();
         let fake = Fake::passing(&dir);
@@ -275,17 +273,16 @@ fn what_changes_after_the_end_of_a_sync_is_sent_after_the_start() {
     }
 }
 
-/// The one file of what was pending.
+/// Returns the only file of pending events.
 fn pending(dir: &Dir) -> PathBuf {
     let syncs = fs::read_dir(dir.path("state")).unwrap();
     let mut files = syncs.map(|sync| sync.unwrap().path().join("pending"));
     files.find(|file| file.exists()).unwrap()
 }
 
-/// A file that was damaged, or that somebody has changed, names nothing outside of source and
-/// target, and loses nothing.
+/// A damaged or changed file names no path outside of source and target, and loses no change.
 #[test]
-fn what_was_pending_is_read_with_care() {
+fn damaged_and_forged_files_of_pending_events_are_harmless() {
     let direct = r#"
         settings{ stateDir = "@DIR@/state" }
         sync{ default.direct, source = "@SRC@", target = "@TRG@", delay = DELAY }
@@ -326,7 +323,7 @@ fn what_was_pending_is_read_with_care() {
     }
 }
 
-/// Whoever else can write to the directory could have put anything there.
+/// Another user could have changed the files in the directory.
 #[test]
 fn a_state_directory_that_others_can_write_is_not_used() {
     let dir = Dir::new();
@@ -352,7 +349,6 @@ fn a_state_directory_that_others_can_write_is_not_used() {
     assert_eq!(fs::read_dir(dir.path("state")).unwrap().count(), 2);
 }
 
-/// User functions get what was pending, each kind of event.
 #[test]
 fn user_code_gets_what_was_pending() {
     let dir = Dir::new();
@@ -375,9 +371,8 @@ fn user_code_gets_what_was_pending() {
     }
 }
 
-/// Killed again and again in the middle of its work, and started again: equal in the end.
 #[test]
-fn killed_at_any_moment() {
+fn the_target_is_equal_after_kills_at_any_moment() {
     let dir = Dir::new();
     let config = RECORDED
         .replace(r#"binary = "@RSYNC@", "#, "")
@@ -403,7 +398,7 @@ fn killed_at_any_moment() {
     daemon.wait_equal();
 }
 
-/// Names in the state directory.
+/// Returns the names in the state directory.
 fn remembered(dir: &Dir) -> Vec<String> {
     let entries = fs::read_dir(dir.path("state")).into_iter().flatten();
     entries
@@ -411,9 +406,9 @@ fn remembered(dir: &Dir) -> Vec<String> {
         .collect()
 }
 
-/// What syncs of earlier configurations have left is removed when nobody has used it for long.
+/// State files of earlier configurations are removed when they are old.
 #[test]
-fn state_of_syncs_that_are_gone_is_removed() {
+fn state_of_removed_syncs_is_removed() {
     let dir = Dir::new();
     let text = |name: &str| {
         format!(
@@ -444,7 +439,6 @@ fn state_of_syncs_that_are_gone_is_removed() {
     assert_eq!(remembered(&dir).len(), 1);
 }
 
-/// Syncs of the command line alone leave nothing behind, however they end.
 #[test]
 fn syncs_of_the_command_line_leave_no_state() {
     for words in [

@@ -1,20 +1,21 @@
-//! Random changes under rules that include and exclude: whatever happens, the target is what
-//! `rsync -r --delete` with the same rules makes of it, protected files at the target included.
+//! Random changes under rules that include and exclude: the target equals the result of `rsync -r
+//! --delete` with the same rules, including protected files on the target.
 //!
-//! `LSYNCD_TEST_SEED=N` replays the changes, `LSYNCD_TEST_ROUNDS` says how many rounds a run has.
+//! `LSYNCD_TEST_SEED=N` replays the changes, `LSYNCD_TEST_ROUNDS` is the number of rounds.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::churn::{Links, Random, Sizes, change};
+use crate::churn::{Changes, Links, Sizes, change};
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
+use crate::support::random::{number, seed};
+use crate::support::script::SSH;
 use crate::support::tree;
 
-/// Rules over the names that [`change`] uses. `prot` is what only the target has.
+/// Rules for the names that [`change`] uses. Only the target has `prot`.
 const RULES: &[&[&str]] = &[
     &["- prot", "+ */", "+ a", "+ [[:alpha:]]", "- *"],
     &["- prot", "+ /a/***", "+ */", "- /b/*", "- -f"],
@@ -22,18 +23,8 @@ const RULES: &[&[&str]] = &[
     &["- prot", "+ */", "- /b/b", "+ **/g", "- a/*/b", "- /***"],
 ];
 
-/// Drops the options and the host and runs the rest here.
-const SSH: &str = "#!/bin/sh\n\
-    while [ \"$1\" != there ]; do shift; done\nshift\nexec sh -c \"$*\"\n";
-
-fn script(dir: &Dir, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    let path = dir.put(name, text);
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Brings a copy of the target to what the rules make of it. False if something that they
-/// protect is in the way.
+/// Makes `oracle` the result of rsync with these rules on a copy of the target. Returns false if
+/// protected files prevent that.
 fn ask_rsync(dir: &Dir, rules: &[&str]) -> bool {
     let run = |args: &[&str], from: &str, to: &str, input: String| {
         let mut child = Command::new("rsync")
@@ -54,8 +45,8 @@ fn ask_rsync(dir: &Dir, rules: &[&str]) -> bool {
     run(&args, "src/", "oracle/", rules.join("\n"))
 }
 
-/// Puts what the rules protect into directories of the target.
-fn protect(dir: &Dir, random: &mut Random) {
+/// Creates protected files in directories of the target.
+fn protect(dir: &Dir, random: &mut Changes) {
     let tree = tree::read(&dir.path("trg"));
     for (path, node) in tree {
         if node.kind == tree::Kind::Dir && random.below(3) == 0 {
@@ -64,7 +55,7 @@ fn protect(dir: &Dir, random: &mut Random) {
     }
 }
 
-/// Takes the protected files away again, and the directories that were kept for them.
+/// Removes the protected files and the directories that were kept for them.
 fn unprotect(dir: &Dir, name: &Path) {
     let directory = dir.path("trg").join(name);
     for entry in fs::read_dir(&directory).unwrap().flatten() {
@@ -81,23 +72,15 @@ fn unprotect(dir: &Dir, name: &Path) {
     }
 }
 
-/// `sync` is what the configuration says beside source, filter and delay. `moves` are carried
-/// out at the target, and take along what is protected.
+/// `sync` has the keys besides source, filter and delay. `moves` is true if renames are executed on
+/// the target, which also moves protected files.
 fn follow(sync: &str, moves: bool) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into());
-    eprintln!("LSYNCD_TEST_SEED={seed}");
-    let random = &mut Random::new(seed, Links::None, Sizes::Many);
+    let random = &mut Changes::new(seed(), Links::None, Sizes::Many);
 
     for rules in RULES {
         let dir = Dir::new();
-        script(&dir, "ssh", SSH);
-        script(
-            &dir,
-            "wrapper",
-            "#!/bin/sh\nrsync \"$@\"\ncode=$?\nexit $code\n",
-        );
+        dir.script("ssh", SSH);
+        dir.script("wrapper", "rsync \"$@\"\ncode=$?\nexit $code\n");
         let filter: Vec<String> = rules.iter().map(|rule| format!("{rule:?}")).collect();
         let config = format!(
             "sync{{ {sync}, source = '@SRC@', filter = {{ {} }}, delay = 0.1 }}",
@@ -125,7 +108,7 @@ fn follow(sync: &str, moves: bool) {
 }
 
 #[test]
-fn with_a_list_of_files() {
+fn rules_with_a_list_of_files() {
     follow(
         "default.rsync, target = '@TRG@', rsync = { archive = true }",
         false,
@@ -133,7 +116,7 @@ fn with_a_list_of_files() {
 }
 
 #[test]
-fn with_a_list_of_filters() {
+fn rules_with_an_include_list() {
     follow(
         "default.rsync, target = '@TRG@', rsync = { archive = true, list = 'filter' }",
         false,
@@ -141,7 +124,7 @@ fn with_a_list_of_filters() {
 }
 
 #[test]
-fn with_a_wrapper() {
+fn rules_with_a_wrapper() {
     follow(
         "default.rsync, target = '@TRG@', rsync = { archive = true, binary = '@DIR@/wrapper' }",
         false,
@@ -149,25 +132,25 @@ fn with_a_wrapper() {
 }
 
 #[test]
-fn on_another_host() {
+fn rules_on_another_host() {
     follow(
-        "default.rsync, target = 'there:@TRG@', rsync = { archive = true, rsh = '@DIR@/ssh' }",
+        "default.rsync, target = 'host:@TRG@', rsync = { archive = true, rsh = '@DIR@/ssh' }",
         false,
     );
 }
 
 #[test]
-fn with_moves_at_the_target() {
+fn rules_with_moves_on_the_target() {
     follow(
-        "default.rsyncssh, host = 'there', targetdir = '@TRG@', \
+        "default.rsyncssh, host = 'host', targetdir = '@TRG@', \
          ssh = { binary = '@DIR@/ssh' }, rsync = { archive = true, rsh = '@DIR@/ssh' }",
         true,
     );
 }
 
-/// More renewed directories in one batch than rules may stand among rsync's arguments.
+/// One batch has more new directories than rsync's arguments may have rules.
 #[test]
-fn hundreds_of_renewed_directories() {
+fn rules_with_hundreds_of_new_directories() {
     for (list, rules) in [
         ("auto", &["- prot"] as &[&str]),
         ("auto", &["- prot", "+ */", "+ *.jpg", "- *"]),

@@ -1,23 +1,23 @@
-//! A stop while the peer has accepted the connection and says nothing.
+//! A stop while the peer of a connection does not answer.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use super::stalls::{SSH, script};
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, poll, program, skip};
+use crate::support::script::SSH;
 
-/// A listener whose kernel accepts connections that nobody serves.
+/// Returns a listener: the kernel accepts its connections, and no process serves them.
 fn silent() -> (TcpListener, u16) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)
 }
 
-/// Nothing compares source and target at the start, so the change depends on what is saved. Without
-/// an early end, the stop never ends.
+/// Returns a configuration without startup transfer, so the change depends on the stored state, and
+/// without a timeout of the stop.
 fn config(target: &str, more: &str) -> String {
     format!(
         r#"
@@ -43,20 +43,20 @@ fn stop_while_silent(dir: &Dir, config: &str, listener: &TcpListener) {
 }
 
 #[test]
-fn an_ssh_that_waits_for_a_greeting_does_not_hold_the_stop() {
+fn an_ssh_that_waits_for_a_greeting_does_not_delay_the_stop() {
     let Some(ssh) = program("ssh") else {
         return skip("ssh is not installed");
     };
     let dir = Dir::new();
     let (listener, port) = silent();
     let connect = format!(
-        "#!/bin/sh\nexec {} -F none -o BatchMode=yes -p {port} 127.0.0.1 true\n",
+        "exec {} -F none -o BatchMode=yes -p {port} 127.0.0.1 true\n",
         ssh.display()
     );
-    script(&dir, "bin/ssh", &connect);
+    dir.script("bin/ssh", &connect);
     let config = config("host:@TRG@", r#"rsh = "@DIR@/bin/ssh""#);
     stop_while_silent(&dir, &config, &listener);
-    script(&dir, "bin/ssh", SSH);
+    dir.script("bin/ssh", SSH);
     let mut daemon = Daemon::new(&dir, &config).start();
     daemon.wait_equal();
 }
@@ -72,7 +72,7 @@ impl Drop for RsyncDaemon {
 }
 
 #[test]
-fn an_rsync_daemon_without_a_greeting_does_not_hold_the_stop() {
+fn an_rsync_daemon_without_a_greeting_does_not_delay_the_stop() {
     let dir = Dir::new();
     let (listener, port) = silent();
     let config = config(&format!("rsync://127.0.0.1:{port}/x"), "");

@@ -1,7 +1,6 @@
-//! Minutes of changes without a rest: memory and descriptors stay what they were.
+//! Minutes of continuous changes: memory and descriptors do not grow.
 //!
-//! Ignored unless asked for; `tests/run.sh --long` does. `LSYNCD_TEST_SOAK` is for how many
-//! seconds (120).
+//! Runs with `tests/run.sh --long` only. `LSYNCD_TEST_SOAK` is the duration in seconds (120).
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// Resident memory in KiB (proc(5): VmRSS), and the number of open descriptors.
+/// Returns the resident memory in KiB (proc(5): VmRSS) and the number of open descriptors.
 fn taken(daemon: &Running<'_>) -> (u64, usize) {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -60,7 +59,7 @@ fn memory_and_descriptors_stay() {
             daemon.signal(Signal::SIGHUP);
         }
         daemon.wait_same("src", "trg", false);
-        // By then each buffer has had its largest size.
+        // At this time all buffers have their largest size.
         if early.is_none() && begun.elapsed() > span / 3 {
             early = Some(taken(&daemon));
         }

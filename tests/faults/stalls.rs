@@ -1,46 +1,24 @@
-//! Transfers that stand still: those that wait for a FIFO are ended and done again, all others are
-//! told of and left alone.
+//! Transfers without I/O: those that wait for a FIFO are ended and repeated, all others are
+//! reported only.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::support::daemon::{Daemon, Running, is_gone};
 use crate::support::dir::{Dir, skip};
+use crate::support::script::SSH;
 
-/// With a file `block/NAME` the next call of `bin/NAME` waits in opening `fifo`; with `idle/NAME`
-/// it waits for a line of a FIFO that is open, which looks like any other wait.
-const WRAPPER: &str = r#"#!/bin/sh
-name=${0##*/}
+/// If a file `block/NAME` exists, the next call of `bin/NAME` waits in open(2) of `fifo`; with
+/// `idle/NAME` it waits in read(2) of an open FIFO, like in any other wait.
+const WRAPPER: &str = r#"name=${0##*/}
 echo $$ >> "@DIR@/rec/$name"
 if rm "@DIR@/block/$name" 2>/dev/null; then read x < "@DIR@/fifo"; fi
 if rm "@DIR@/idle/$name" 2>/dev/null; then read x 3<> "@DIR@/line" <&3; fi
 exec rsync "$@"
 "#;
-
-/// In place of ssh: what is meant for the host is done here.
-pub const SSH: &str =
-    "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done; shift\nexec sh -c \"$*\"\n";
-
-/// A script that can be run at once: the test itself, whose other threads start processes, never
-/// has it open for writing.
-pub fn script(dir: &Dir, name: &str, text: &str) {
-    let path = dir.path(name);
-    let write = r#"printf %s "$1" > "$2" && chmod 755 "$2""#;
-    let mut command = Command::new("sh");
-    let command = command.args(["-c", write, "sh"]);
-    assert!(
-        command
-            .arg(dir.expand(text))
-            .arg(path)
-            .status()
-            .unwrap()
-            .success()
-    );
-}
 
 /// The kinds of sync, each with a target and a wrapper of its name.
 const KINDS: [(&str, &str); 4] = [
@@ -53,7 +31,7 @@ const KINDS: [(&str, &str); 4] = [
     ),
 ];
 
-/// A daemon of these settings with a sync of each kind.
+/// Returns a configuration with these settings and a sync of each kind.
 fn config(dir: &Dir, settings: &str) -> String {
     for name in ["block", "idle"] {
         fs::create_dir(dir.path(name)).unwrap();
@@ -61,11 +39,11 @@ fn config(dir: &Dir, settings: &str) -> String {
     for name in ["fifo", "line"] {
         mkfifo(&dir.path(name), Mode::S_IRWXU).unwrap();
     }
-    script(dir, "bin/ssh", SSH);
+    dir.script("bin/ssh", SSH);
     let mut config = format!("settings{{ insist = true, {settings} }}\n");
     for (name, words) in KINDS {
         fs::create_dir(dir.path(name)).unwrap();
-        script(dir, &format!("bin/{name}"), WRAPPER);
+        dir.script(&format!("bin/{name}"), WRAPPER);
         let list = if name == "classic" { "filter" } else { "auto" };
         let rsh = if name == "remote" {
             r#"rsh = "@DIR@/bin/ssh","#
@@ -101,9 +79,9 @@ fn wait_for_all(dir: &Dir, daemon: &mut Running<'_>) {
     }
 }
 
-/// Nothing else wakes the daemon: it has no status file, and no event comes.
+/// Nothing else wakes the daemon: it has no status file, and no events occur.
 #[test]
-fn a_transfer_that_waits_for_a_fifo_is_done_again_in_every_kind_of_sync() {
+fn a_transfer_that_waits_for_a_fifo_is_repeated_in_every_kind_of_sync() {
     if fs::read("/proc/self/wchan").is_err() {
         return skip("the kernel does not tell what a process waits in");
     }
@@ -123,8 +101,8 @@ fn a_transfer_that_waits_for_a_fifo_is_done_again_in_every_kind_of_sync() {
     }
 }
 
-/// Processes that wait long, each for another reason: transfers of each kind, a hook, and what user
-/// code started. None is ended; the transfers are told of, once.
+/// Transfers of each kind, a hook and a process of user code wait. None is ended; each transfer is
+/// reported once.
 #[test]
 fn long_waits_are_reported_and_not_ended() {
     let dir = Dir::new();
@@ -199,13 +177,13 @@ sync{
     );
 }
 
-/// Whoever waits for a line gets one.
+/// Lets each waiting process read a line.
 fn release(line: &Path) {
     fs::write(line, "\n".repeat(KINDS.len())).unwrap();
 }
 
 #[test]
-fn a_stalled_transfer_is_ended_if_the_configuration_says_so() {
+fn stall_timeout_ends_a_stalled_transfer() {
     let dir = Dir::new();
     let config = config(&dir, "stallTimeout = 5");
     flag(&dir, "idle");

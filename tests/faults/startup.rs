@@ -1,17 +1,17 @@
-//! Failures before anything was sent.
+//! Failures before the first transfer.
 
 use std::fs;
 
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::Dir;
 
-/// rsync makes the last directory of a target, not those above.
+/// rsync creates the last directory of a target, not those above.
 fn without_parent() -> String {
     MIRROR.replace("@TRG@", "@DIR@/no/such/trg")
 }
 
 #[test]
-fn without_insist_the_end_comes_with_the_words_of_rsync() {
+fn without_insist_the_daemon_exits_with_the_message_of_rsync() {
     let dir = Dir::new();
     let ended = Daemon::new(&dir, &without_parent()).run();
     ended.assert_refused();
@@ -27,7 +27,7 @@ fn without_insist_the_end_comes_with_the_words_of_rsync() {
 }
 
 #[test]
-fn with_insist_each_attempt_is_a_line() {
+fn with_insist_each_attempt_logs_one_line() {
     let dir = Dir::new();
     dir.write("f", "1");
     let config = format!("settings{{ insist = true }}{}", without_parent());
@@ -39,7 +39,7 @@ fn with_insist_each_attempt_is_a_line() {
     daemon.wait_log("finished.");
     assert!(dir.path("no/such/trg/f").exists());
     let log = daemon.log();
-    // What rsync says is told as it comes the first time only; after that in one line each.
+    // rsync's output is logged at the first failure, later failures as one line each.
     let retries = log.matches("Retrying startup").count();
     let told = log
         .lines()
@@ -62,7 +62,7 @@ fn missing_source_is_refused() {
 }
 
 #[test]
-fn missing_source_that_is_waited_for() {
+fn missing_source_with_wait_for_source() {
     let dir = Dir::new();
     fs::remove_dir(dir.path("src")).unwrap();
     fs::write(dir.trg("kept"), "1").unwrap();

@@ -1,8 +1,8 @@
-//! A daemon that was killed may have missed changes that size and whole-second times do not show.
-//! The next one finds them, and sends nothing that is at the target already.
+//! A killed daemon may have missed changes that do not change size and second. The next one finds
+//! them, and sends no other files.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, poll};
 use crate::support::fake::Fake;
 
-/// Nothing is sent before its time, so what changes is pending when the daemon is killed.
+/// A configuration with a long delay, so that changes are pending when the daemon is killed.
 const LATE: &str = r#"
 settings{ stateDir = "@DIR@/state", insist = true, stopTimeout = 1 }
 sync{ KIND, source = "@SRC@", TARGET, delay = 1000, rsync = { archive = true, OPTIONS } }
@@ -27,14 +27,13 @@ fn config(kind: &str, target: &str, options: &str) -> String {
     config.replace("OPTIONS", options)
 }
 
-/// An `ssh` that fails while there is a file `down`, else runs the command here.
+/// Writes an `ssh` that fails while a file `down` exists, and else runs the command on this
+/// machine.
 fn ssh(dir: &Dir) {
-    let script = "#!/bin/sh\n[ -e @DIR@/down ] && exit 255\nshift\nexec \"$@\"\n";
-    let path = dir.put("ssh", dir.expand(script));
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("ssh", "[ -e @DIR@/down ] && exit 255\nshift\nexec \"$@\"\n");
 }
 
-/// Content with a time of long ago, as of a file that changes twice in a second.
+/// Writes a file with an old time, so that a later change keeps size and time.
 fn write_dated(dir: &Dir, name: &str, content: &str) {
     dir.write(name, content);
     let file = File::options().write(true).open(dir.src(name)).unwrap();
@@ -42,7 +41,7 @@ fn write_dated(dir: &Dir, name: &str, content: &str) {
     file.set_modified(then).unwrap();
 }
 
-/// Every kind of change that is not seen by size and time.
+/// Makes changes of all kinds that keep size and time.
 fn change_unseen(dir: &Dir) {
     write_dated(dir, "written", "2");
     dir.mv("other", "renamed");
@@ -85,7 +84,7 @@ fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     daemon
 }
 
-/// Waits until the daemon knows that all of before is at the target, which a transfer teaches it.
+/// Waits until the daemon has stored that the target is current, by means of a transfer.
 fn wait_synced(daemon: &mut Running<'_>, dir: &Dir) {
     let begun = SystemTime::now();
     dir.write("sent", "now");
@@ -95,7 +94,7 @@ fn wait_synced(daemon: &mut Running<'_>, dir: &Dir) {
     });
 }
 
-/// Up to when everything is at the target, as far as the daemon knows.
+/// Returns the stored time up to which the target is current.
 fn state(dir: &Dir) -> Option<SystemTime> {
     let sync = fs::read_dir(dir.path("state")).ok()?.next()?.ok()?.path();
     let text = fs::read_to_string(sync.join("alive")).ok()?;
@@ -115,7 +114,7 @@ fn arrives_after_a_kill(config: &str) {
 }
 
 #[test]
-fn a_change_that_was_not_seen_arrives() {
+fn a_missed_change_is_sent() {
     for (target, options) in [
         (LOCAL, ""),
         (LOCAL, r#"list = "filter""#),
@@ -128,18 +127,18 @@ fn a_change_that_was_not_seen_arrives() {
 }
 
 #[test]
-fn a_change_that_was_not_seen_arrives_with_rsyncssh() {
+fn a_missed_change_is_sent_with_rsyncssh() {
     let target = r#"host = "h", targetdir = "@TRG@", ssh = { binary = "@DIR@/ssh" }"#;
     arrives_after_a_kill(&config("default.rsyncssh", target, SSH));
 }
 
 #[test]
-fn a_change_that_was_not_seen_arrives_without_rsync() {
+fn a_missed_change_is_sent_by_direct() {
     arrives_after_a_kill(&config("default.direct", LOCAL, ""));
 }
 
 #[test]
-fn a_change_that_was_not_seen_arrives_in_a_pass() {
+fn a_missed_change_is_sent_with_onepass() {
     let dir = Dir::new();
     prepare(&dir);
     let config = config("default.rsync", LOCAL, "");
@@ -153,9 +152,9 @@ fn a_change_that_was_not_seen_arrives_in_a_pass() {
     assert_eq!(fs::read(dir.trg("e/sub/f")).unwrap(), b"1");
 }
 
-/// However often it takes to come to an end.
+/// The verification fails several times.
 #[test]
-fn a_change_that_was_not_seen_outlives_failures() {
+fn a_missed_change_is_sent_after_failures() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let dir = Dir::new();
         prepare(&dir);
@@ -180,7 +179,7 @@ fn a_change_that_was_not_seen_outlives_failures() {
     }
 }
 
-/// The files of a tree: what is sent is another one.
+/// Returns the inodes of a tree: a file that is sent gets another one.
 fn inodes(directory: &Path) -> Vec<u64> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -196,7 +195,7 @@ fn inodes(directory: &Path) -> Vec<u64> {
     found
 }
 
-/// As if the target kept whole seconds.
+/// Truncates all times to whole seconds.
 fn truncate_times(directory: &Path) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -212,7 +211,7 @@ fn truncate_times(directory: &Path) {
 }
 
 #[test]
-fn a_target_of_whole_seconds_is_not_sent_again() {
+fn a_target_with_times_in_whole_seconds_is_not_sent_again() {
     for options in ["", r#"list = "filter""#] {
         let config = config("default.rsync", LOCAL, options);
         for how in ["kill", "kill at once", "stop", "pass"] {
@@ -229,7 +228,7 @@ fn a_target_of_whole_seconds_is_not_sent_again() {
                     kill(daemon);
                 }
                 "kill at once" => {
-                    // All may have changed since it began, for all the next one knows.
+                    // This daemon is killed as well, so the next one must verify again.
                     let daemon = daemon.start_and_settle();
                     for n in 0..20 {
                         dir.chmod(format!("d{n}/f"), 0o600);
@@ -258,7 +257,7 @@ fn a_target_of_whole_seconds_is_not_sent_again() {
             daemon.terminate();
             let log = daemon.log();
             assert_eq!(inodes(&dir.trg("")), before, "{how}\n{log}");
-            // It was known that nothing was missed.
+            // After a clean stop nothing is verified.
             assert_eq!(
                 log.contains("--checksum"),
                 how == "kill at once",
@@ -268,9 +267,8 @@ fn a_target_of_whole_seconds_is_not_sent_again() {
     }
 }
 
-/// What reads the list or the arguments itself gets what lsyncd would give it.
 #[test]
-fn a_wrapper_gets_no_option_of_ours() {
+fn a_wrapper_gets_no_checksum_option() {
     let dir = Dir::new();
     prepare(&dir);
     let fake = Fake::passing(&dir);

@@ -1,23 +1,24 @@
 //! Starts with `init = "changed"` after kills at random moments of each kind of change: the target
 //! is equal afterwards.
 //!
-//! A run has one moment for each kind of change; `LSYNCD_TEST_KILLS=N` has N. The seed of a run is
-//! printed when it fails; `LSYNCD_TEST_SEED=N` replays the changes.
+//! Each kind of change gets one kill; `LSYNCD_TEST_KILLS=N` makes N. A failing run prints its seed;
+//! `LSYNCD_TEST_SEED=N` repeats the changes.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
 
-use crate::churn::{Links, Random, Sizes, change, path, remove};
+use crate::churn::{Changes, Links, Sizes, change, path, remove};
+use crate::support::random::{number, seed};
 use crate::warm_start::{DIRECT, RSYNC, config, index, site, start, start_decided};
 
-/// A kind of change: what is done to two paths, which may be anything and may not exist.
-type Change = fn(&Path, &Path, &mut Random);
+/// A kind of change of two paths, which may be of any type and may not exist.
+type Change = fn(&Path, &Path, &mut Changes);
 
 const CHANGES: [(&str, Change); 20] = [
     ("create", |one, _, random| write(one, random)),
@@ -120,12 +121,12 @@ const CHANGES: [(&str, Change); 20] = [
     }),
 ];
 
-fn write(path: &Path, random: &mut Random) {
+fn write(path: &Path, random: &mut Changes) {
     let _ = fs::write(path, random.content());
 }
 
-/// One of a few paths outside of the source.
-fn aside(path: &Path, random: &mut Random) -> PathBuf {
+/// Returns one of a few paths outside of the source.
+fn aside(path: &Path, random: &mut Changes) -> PathBuf {
     let above = path.ancestors().find(|above| above.ends_with("src"));
     let name = format!("../aside{}", random.below(4));
     above.unwrap_or(path).join(name)
@@ -133,16 +134,13 @@ fn aside(path: &Path, random: &mut Random) -> PathBuf {
 
 #[test]
 fn the_target_is_equal_after_kills_at_random_moments_of_each_change() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed: u64 = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into());
+    let seed = seed();
     let moments = number("LSYNCD_TEST_KILLS").unwrap_or(1);
-    eprintln!("LSYNCD_TEST_SEED={seed}");
     std::thread::scope(|scope| {
         for (part, kinds) in [RSYNC, DIRECT, RSYNC, DIRECT].into_iter().enumerate() {
             scope.spawn(move || {
                 for (name, change) in CHANGES.into_iter().skip(part).step_by(4) {
-                    let mut random = Random::new(seed + part as u64, Links::None, Sizes::Few);
+                    let mut random = Changes::new(seed + part as u64, Links::None, Sizes::Few);
                     kills(kinds, name, change, moments, &mut random);
                 }
             });
@@ -150,7 +148,7 @@ fn the_target_is_equal_after_kills_at_random_moments_of_each_change() {
     });
 }
 
-fn kills(kind: &str, name: &str, of_kind: Change, moments: u64, random: &mut Random) {
+fn kills(kind: &str, name: &str, of_kind: Change, moments: u64, random: &mut Changes) {
     let Some(dir) = site() else { return };
     let config = config(kind).replace("0.2", "0");
     index(&dir, &config);
@@ -161,7 +159,7 @@ fn kills(kind: &str, name: &str, of_kind: Change, moments: u64, random: &mut Ran
         };
         let last = random.below(12);
         for n in 0..=last {
-            // Others between them make sure that there is something to be changed.
+            // Other changes in between create files for them.
             if random.below(3) == 0 {
                 change(&dir, random);
             }

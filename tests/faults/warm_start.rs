@@ -1,7 +1,7 @@
-//! Starts with `init = "changed"`: what is compared after a stop, a kill and a reload.
+//! Starts with `init = "changed"`: the compared directories after a stop, a kill and a reload.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
-use crate::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, poll, skip};
+use crate::support::script::SSH;
 
 pub const NOTHING: &str = "nothing has changed since the last stop";
 pub const EVERYTHING: &str = "everything is compared: ";
@@ -29,7 +29,8 @@ pub fn config(sync: &str) -> String {
     format!("sync{{ {sync}, source = '@SRC@', delay = 0.2, init = 'changed' }}")
 }
 
-/// A source; `None` where times and inodes of the file system prove nothing.
+/// Returns a directory with a source, or `None` if times and inodes of the file system are not
+/// trusted.
 pub fn site() -> Option<Dir> {
     let dir = Dir::new();
     let found = statfs(dir.root()).unwrap().filesystem_type();
@@ -37,8 +38,7 @@ pub fn site() -> Option<Dir> {
         skip("takes a file system whose inodes last");
         return None;
     }
-    let ssh = dir.put("bin/ssh", SSH);
-    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", SSH);
     for name in ["a/sub/deep", "b", "c/sub"] {
         dir.mkdir(name);
         dir.write(format!("{name}/f"), name);
@@ -54,7 +54,7 @@ pub fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
         .start()
 }
 
-/// Starts the daemon and waits until the startup has decided what to compare.
+/// Starts the daemon and waits until it has decided what to compare.
 pub fn start_decided<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     let mut daemon = start(dir, config);
     let decided = [
@@ -69,7 +69,7 @@ pub fn start_decided<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     daemon
 }
 
-/// Waits until no timestamp of the source is so new that a change could get the same one.
+/// Waits until a change of the source would get another timestamp.
 pub fn grow_old(dir: &Dir) {
     fn newest(path: &Path) -> Duration {
         let data = path.symlink_metadata().unwrap();
@@ -103,7 +103,7 @@ pub fn index(dir: &Dir, config: &str) {
     assert!(!state(dir, "index-open").exists());
 }
 
-/// The Exec lines.
+/// Returns the Exec lines of the log.
 fn calls(daemon: &Running<'_>) -> String {
     let log = daemon.log();
     let lines = log.split(" Exec: ").skip(1);
@@ -121,7 +121,7 @@ fn nothing_has_changed_and_no_transfer_starts() {
             assert_eq!(daemon.terminate(), Some(143));
             assert_eq!(calls(&daemon), "", "{kind}");
         }
-        // What comes after is sent, and is known at the next start.
+        // A later change is sent, and is in the index of the next start.
         let mut daemon = start_decided(&dir, &config(kind));
         dir.write("b/new", "1");
         dir.mkdir("d/e");
@@ -136,7 +136,7 @@ fn nothing_has_changed_and_no_transfer_starts() {
     }
 }
 
-/// What only the target has tells which directories were compared.
+/// Extra files on the target show which directories were compared.
 #[test]
 fn only_the_directory_of_a_change_is_compared() {
     for kind in KINDS {
@@ -205,8 +205,8 @@ fn directories_come_go_and_move_while_the_daemon_is_stopped() {
     }
 }
 
-/// A directory is renamed, the target follows, and it is renamed back while nobody looks. All in it
-/// is as in the index, and the target does not have it.
+/// A directory is renamed, the target follows, and it is renamed back while the daemon is stopped.
+/// The directory is equal to the index, and the target does not have it.
 #[test]
 fn a_directory_that_was_renamed_back_is_sent() {
     for kind in KINDS {
@@ -228,7 +228,7 @@ fn a_directory_that_was_renamed_back_is_sent() {
 }
 
 #[test]
-fn whatever_makes_the_index_doubtful_compares_everything() {
+fn a_doubtful_index_causes_a_full_comparison() {
     type Doubt = fn(&Dir);
     let doubts: [(&str, &str, Doubt); 8] = [
         ("", "there is no index of the source", |dir| {
@@ -277,7 +277,7 @@ fn whatever_makes_the_index_doubtful_compares_everything() {
     });
 }
 
-/// A startup that could not do everything leaves no index.
+/// A startup with failures leaves no index.
 #[test]
 fn after_a_partial_startup_everything_is_compared() {
     let Some(dir) = site() else { return };
@@ -307,7 +307,7 @@ fn after_a_path_is_left_out_everything_is_compared() {
     start_decided(&dir, &config).wait_log(EVERYTHING);
 }
 
-/// Where others can put a link in place of a directory, rsync must not be given its name.
+/// If another user can replace a directory by a link, rsync must not get its name.
 #[test]
 fn directories_that_others_can_replace_are_not_named() {
     let Some(dir) = site() else { return };
@@ -335,7 +335,7 @@ fn a_reset_of_a_clean_mirror_starts_no_transfer() {
 }
 
 #[test]
-fn settings_apply_where_the_startup_is_built_in() {
+fn init_changed_applies_to_built_in_startups() {
     let Some(dir) = site() else { return };
     let config = format!(
         "settings{{ init = 'changed' }} sync{{ {RSYNC}, source = '@SRC@', delay = 0.2 }}
@@ -347,7 +347,7 @@ fn settings_apply_where_the_startup_is_built_in() {
 }
 
 #[test]
-fn where_it_does_not_apply_it_is_refused() {
+fn init_changed_is_refused_where_it_does_not_apply() {
     for (sync, text) in [
         (
             "onCreate = 'true'",

@@ -12,25 +12,14 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod entries;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit.max(1) as u64) as usize
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
+use support::random::{Random, number, seed};
 
 /// A few bytes changed, put in, taken out, repeated, or taken from another of the corpus.
 fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
@@ -57,9 +46,8 @@ fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
 }
 
 fn fuzz(name: &str, entry: fn(&[u8]), least: usize) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into()) | 1;
-    let random = &mut Random(seed);
+    let seed = seed();
+    let random = &mut Random::new(seed);
     let directory = format!("{}/tests/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
     let files = fs::read_dir(directory).expect("corpus").flatten();
     let mut corpus: Vec<Vec<u8>> = files.map(|file| fs::read(file.path()).unwrap()).collect();

@@ -26,7 +26,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_new_file_and_an_old_one() {
+fn a_new_and_an_existing_file_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("status");
     put(&path, "one").unwrap();
@@ -45,7 +45,7 @@ fn a_new_file_and_an_old_one() {
 }
 
 #[test]
-fn left_by_a_killed_process_of_the_same_number() {
+fn a_temporary_file_of_a_killed_process_with_the_same_pid_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let left = format!(".status.{}.new", std::process::id());
     fs::write(dir.path().join(left), "half").unwrap();
@@ -53,9 +53,9 @@ fn left_by_a_killed_process_of_the_same_number() {
     assert_eq!(names(dir.path()), ["status"]);
 }
 
-/// Who can tell the name in advance may keep it taken by something that cannot be unlinked.
+/// Another user may occupy the temporary name by a directory, which cannot be unlinked.
 #[test]
-fn a_temporary_name_that_is_taken() {
+fn an_occupied_temporary_name_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let taken = format!(".status.{}.new", std::process::id());
     fs::create_dir(dir.path().join(&taken)).unwrap();
@@ -70,7 +70,7 @@ fn a_temporary_name_that_is_taken() {
 }
 
 #[test]
-fn failing_to_write_keeps_the_old_one() {
+fn a_failed_write_keeps_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("status");
     put(&path, "one").unwrap();
@@ -99,7 +99,7 @@ fn the_target_of_a_link_is_replaced() {
 }
 
 #[test]
-fn a_name_too_long_for_a_neighbour() {
+fn a_name_too_long_for_a_temporary_file_is_written_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n".repeat(255));
     for text in ["longer", "short"] {
@@ -109,7 +109,7 @@ fn a_name_too_long_for_a_neighbour() {
 }
 
 #[test]
-fn a_directory_that_is_not_writable() {
+fn a_file_in_a_directory_without_write_permission_is_written_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("status");
     fs::write(&path, "a longer one").unwrap();
@@ -124,7 +124,7 @@ fn a_directory_that_is_not_writable() {
 }
 
 #[test]
-fn what_is_no_file_is_not_replaced() {
+fn special_files_are_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(put(dir.path(), "x"), Err(ReplaceError::Open(_))));
     put(Path::new("/dev/null"), "x").unwrap();
@@ -137,7 +137,7 @@ fn what_is_no_file_is_not_replaced() {
     );
 }
 
-/// Watches that are made up as they are asked for.
+/// A list of many watches.
 struct Many(i32);
 
 impl WatchList for Many {
@@ -151,7 +151,7 @@ impl WatchList for Many {
 }
 
 #[test]
-fn readers_of_a_status_file_see_it_whole() {
+fn readers_of_a_status_file_see_complete_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("status");
     let save = |count| {

@@ -1,5 +1,5 @@
-//! Detaching and the pid file, tried in processes of their own: this binary runs itself, with
-//! `ROLE` saying what to be.
+//! Detaching and the pid file, in separate processes: this program runs itself with a role in
+//! `ROLE`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use lsyncd::daemon::os::{detach::detach, pid_file::PidFile};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{Mode, umask};
 
-/// One of the processes below, with its standard input and output as strings to pull.
+/// A process of this program with a role; standard input and output control it.
 struct Actor {
     child: Child,
     said: BufReader<std::process::ChildStdout>,
@@ -33,7 +33,7 @@ impl Actor {
         Self { child, said }
     }
 
-    /// Starts one and returns the first thing it says.
+    /// Starts the process and returns its first line.
     fn said(role: &str, file: &Path) -> (Self, String) {
         let mut actor = Self::new(role, file);
         let said = actor.hear();
@@ -96,12 +96,12 @@ fn hear() -> String {
     line.trim().to_owned()
 }
 
-/// Has the pid file until told otherwise.
+/// Holds the pid file until it is told to end.
 fn daemon(path: &Path) {
     match PidFile::acquire(path) {
         Err(e) => say(e),
         Ok(pid_file) => {
-            // What user code might do.
+            // User code may do this.
             drop(File::open(path));
             say("mine");
             if hear() == "end" {
@@ -111,7 +111,7 @@ fn daemon(path: &Path) {
     }
 }
 
-/// What lsyncd 2 does with its pid file.
+/// Writes a pid file like lsyncd 2.
 fn old_lsyncd(path: &Path) {
     let file = OpenOptions::new()
         .read(true)
@@ -170,12 +170,12 @@ fn cannot(verb: &str, path: &Path) -> String {
 }
 
 #[test]
-fn detached_from_everything() {
+fn a_detached_process_has_no_terminal_and_its_own_session() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("facts");
     let mut launcher = Actor::new("detach", &file);
     assert_eq!(launcher.child.wait().unwrap().code(), Some(0));
-    // The daemon has closed its output, or the end would not come before it ends.
+    // The output ends while the daemon runs, so the daemon has closed it.
     launcher.said.read_to_string(&mut String::new()).unwrap();
     while !file.exists() {
         std::thread::yield_now();
@@ -187,7 +187,7 @@ fn detached_from_everything() {
 }
 
 #[test]
-fn written_kept_and_removed() {
+fn the_pid_file_is_written_locked_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     let (first, said) = Actor::said("daemon", &path);
@@ -206,7 +206,7 @@ fn written_kept_and_removed() {
 }
 
 #[test]
-fn taken_over_from_the_dead() {
+fn a_pid_file_of_a_dead_process_is_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     fs::write(&path, "18969\n78901 something older and longer\n").unwrap();
@@ -232,7 +232,7 @@ fn taken_over_from_the_dead() {
 }
 
 #[test]
-fn refused_while_an_lsyncd_has_it() {
+fn a_pid_file_of_a_running_lsyncd_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     let (old, said) = Actor::said("lsyncd", &path);
@@ -244,7 +244,7 @@ fn refused_while_an_lsyncd_has_it() {
 }
 
 #[test]
-fn one_who_opened_the_replaced_file_is_refused() {
+fn a_process_that_opened_the_replaced_pid_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     fs::write(&path, "1\n").unwrap();
@@ -257,7 +257,7 @@ fn one_who_opened_the_replaced_file_is_refused() {
 }
 
 #[test]
-fn what_somebody_else_put_there_stays() {
+fn a_file_of_another_program_is_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     let (first, said) = Actor::said("daemon", &path);
@@ -269,7 +269,7 @@ fn what_somebody_else_put_there_stays() {
 }
 
 #[test]
-fn of_many_one_wins_and_readers_never_see_less() {
+fn one_of_many_processes_gets_the_pid_file_and_readers_see_complete_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     let done = AtomicBool::new(false);
@@ -302,7 +302,7 @@ fn of_many_one_wins_and_readers_never_see_less() {
 }
 
 #[test]
-fn where_none_can_be() {
+fn a_pid_file_that_cannot_be_written_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("none/pid");
     assert_eq!(Actor::said("daemon", &path).1, cannot("create", &path));
@@ -333,7 +333,7 @@ fn links_and_devices_are_not_replaced() {
 }
 
 #[test]
-fn a_file_made_beforehand_in_a_foreign_directory() {
+fn a_file_made_beforehand_in_a_directory_of_another_user_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pid");
     fs::write(&path, "a longer text that was there before\n").unwrap();

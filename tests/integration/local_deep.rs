@@ -1,5 +1,5 @@
-//! The worker of default.direct on trees that are deeper than a path can say, with few
-//! descriptors and little stack.
+//! The worker of default.direct on trees deeper than the longest path, with few descriptors and
+//! little stack.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
-/// Two bytes of path for each: more than the 4096 a system call takes.
+/// Each level adds two bytes to the path, which exceeds the 4096 bytes of a system call.
 const DEPTH: usize = 2500;
 
 struct Pair(tempfile::TempDir);
@@ -49,7 +49,7 @@ impl Pair {
         self.0.path().join(name)
     }
 
-    /// Carries out a task, with as much stack as two pages of paths.
+    /// Executes a task with little stack.
     fn run(&self, task: CopyTask, limit: Option<MaxDelete>) -> CopyReport {
         let job = CopyJob {
             limit,
@@ -72,7 +72,7 @@ fn enter(directory: impl AsFd, name: &Path) -> OwnedFd {
     openat(directory, name, flags, Mode::empty()).unwrap()
 }
 
-/// What a directory has: kinds, modes, sizes and times by name.
+/// Returns type, mode, size and time of each name in a directory.
 fn list(directory: &OwnedFd) -> BTreeMap<Vec<u8>, (FileType, u32, i64, i64)> {
     let entries = Dir::read_from(directory).unwrap().map(Result::unwrap);
     let names = entries.map(|entry| entry.file_name().to_owned());
@@ -93,7 +93,7 @@ fn list(directory: &OwnedFd) -> BTreeMap<Vec<u8>, (FileType, u32, i64, i64)> {
     names.map(stat).collect()
 }
 
-/// Asserts that both trees have the same, and returns how deep that is.
+/// Asserts that both trees are equal, and returns their depth.
 fn assert_equal(pair: &Pair) -> usize {
     let mut both = ["s", "t"].map(|name| enter(CWD, &pair.path(name)));
     let mut depth = 0;
@@ -120,7 +120,7 @@ fn a_tree_deeper_than_any_path_is_mirrored_counted_and_deleted() {
     assert_eq!(report.closed, None);
     assert_eq!(assert_equal(&pair), DEPTH);
 
-    // Nothing differs, and something at the very end.
+    // First nothing differs, then the innermost directory.
     let report = pair.run(CopyTask::Everything, None);
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
     let mut end = enter(CWD, &pair.path("s"));

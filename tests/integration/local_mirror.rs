@@ -1,5 +1,5 @@
-//! The worker of default.direct on two directories, without a daemon: attributes, links, holes
-//! and filters, and random trees against what the source has.
+//! The worker of default.direct on two directories, without a daemon: attributes, links, holes and
+//! filters, and random trees.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -40,7 +40,7 @@ impl Pair {
         }
     }
 
-    /// How much this would delete, and how much it does.
+    /// Returns the counted and the real number of deletions.
     fn deletions(&mut self, task: &CopyTask) -> (u64, u64) {
         let before = tree(&self.target(""));
         self.limit = Some(MaxDelete::Count(0));
@@ -48,7 +48,7 @@ impl Pair {
         let unchanged = tree(&self.target("")) == before;
         assert!(unchanged || refused.excess.is_none());
         if refused.excess.is_none() {
-            // It was done at once, as it deletes nothing.
+            // The task ran at once, because it deletes nothing.
             return (0, gone(&before, &tree(&self.target(""))));
         }
         self.limit = None;
@@ -97,9 +97,9 @@ fn data(path: PathBuf) -> fs::Metadata {
     fs::symlink_metadata(path).unwrap()
 }
 
-/// A name of a file elsewhere, or of a snapshot of the target.
+/// The other name may be outside of the target, as in a snapshot.
 #[test]
-fn what_has_other_names_at_the_target_alone_is_not_changed_in_place() {
+fn a_target_file_with_hard_links_outside_is_not_changed_in_place() {
     for everything in [true, false] {
         let mut pair = Pair::new();
         fs::write(pair.source("f"), "text").unwrap();
@@ -119,7 +119,7 @@ fn what_has_other_names_at_the_target_alone_is_not_changed_in_place() {
 }
 
 #[test]
-fn attributes_come_along() {
+fn attributes_are_copied() {
     let mut pair = Pair::new();
     fs::write(pair.source("f"), "text").unwrap();
     fs::create_dir(pair.source("d")).unwrap();
@@ -150,7 +150,7 @@ fn attributes_come_along() {
 }
 
 #[test]
-fn extended_attributes_come_along() {
+fn extended_attributes_are_copied() {
     let mut pair = Pair::new();
     fs::write(pair.source("f"), "text").unwrap();
     let flags = rustix::fs::XattrFlags::empty();
@@ -167,7 +167,7 @@ fn extended_attributes_come_along() {
     assert!(rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).is_err());
 }
 
-/// They change neither size, time nor mode.
+/// Such a change affects neither size, time nor mode.
 #[test]
 fn a_comparison_finds_changed_extended_attributes() {
     let mut pair = Pair::new();
@@ -191,7 +191,7 @@ fn a_comparison_finds_changed_extended_attributes() {
         if everything {
             pair.compare();
         } else {
-            // The tree is compared for a Delete, which stands for everything in it.
+            // A Delete of an existing directory compares the tree.
             pair.run(CopyTask::Events(vec![
                 item(Change::Delete, "/d/", None),
                 item(Change::Create, "/d/", None),
@@ -224,7 +224,7 @@ fn a_file_that_came_and_went_changes_the_time_of_its_directory() {
 }
 
 #[test]
-fn holes_stay_holes() {
+fn holes_are_kept() {
     let mut pair = Pair::new();
     let file = File::create(pair.source("f")).unwrap();
     file.set_len(64 << 20).unwrap();
@@ -238,7 +238,7 @@ fn holes_stay_holes() {
 }
 
 #[test]
-fn large_files_are_whole() {
+fn large_files_are_copied_completely() {
     let mut pair = Pair::new();
     let text: Vec<u8> = (0..5_000_000u32)
         .flat_map(|n| n.to_le_bytes())
@@ -250,19 +250,19 @@ fn large_files_are_whole() {
 }
 
 #[test]
-fn names_of_one_file_stay_names_of_one() {
+fn hard_links_are_kept() {
     let mut pair = Pair::new();
     fs::write(pair.source("a"), "1").unwrap();
     fs::create_dir(pair.source("d")).unwrap();
     fs::hard_link(pair.source("a"), pair.source("d/b")).unwrap();
     pair.compare();
     assert_eq!(data(pair.target("a")).ino(), data(pair.target("d/b")).ino());
-    // The kernel tells the name through which it was written.
+    // The event has the name that was written to.
     fs::write(pair.source("d/b"), "22").unwrap();
     pair.event(Change::Modify, "/d/b");
     assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
     assert_eq!(data(pair.target("a")).ino(), data(pair.target("d/b")).ino());
-    // One that is replaced is no name of it any more.
+    // A replaced name is no hard link any more.
     fs::remove_file(pair.source("a")).unwrap();
     fs::write(pair.source("a"), "333").unwrap();
     pair.event(Change::Create, "/a");
@@ -270,9 +270,9 @@ fn names_of_one_file_stay_names_of_one() {
     assert_eq!(fs::read(pair.target("d/b")).unwrap(), b"22");
 }
 
-/// The file had one name when it was copied, so that nothing is known of that.
+/// The file had one name when it was copied, so the worker does not know its copy.
 #[test]
-fn names_that_are_not_known_are_searched_for() {
+fn unknown_hard_links_are_searched_for() {
     for change in [Change::Modify, Change::Attrib] {
         let mut pair = Pair::new();
         fs::write(pair.source("a"), "1").unwrap();
@@ -288,7 +288,7 @@ fn names_that_are_not_known_are_searched_for() {
         fs::write(pair.source("b"), "22").unwrap();
         assert!(!pair.event(change, "/b").names_missing);
         assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
-        // A directory takes a name along.
+        // A moved directory moves a name.
         fs::create_dir(pair.source("d")).unwrap();
         fs::rename(pair.source("a"), pair.source("d/a")).unwrap();
         fs::rename(pair.source("d"), pair.source("e")).unwrap();
@@ -335,9 +335,9 @@ fn excluded_names_are_neither_copied_nor_removed() {
     }
 }
 
-/// One name, of each kind here and there: an excluded kind of object is as good as none.
+/// Each pair of file types on both sides: an excluded object counts as missing.
 #[test]
-fn rules_about_one_kind_of_file_decide_about_each_side() {
+fn rules_for_one_file_type_apply_to_each_side() {
     let kinds = ["file", "directory", "link"];
     let cases = kinds
         .iter()
@@ -358,7 +358,7 @@ fn rules_about_one_kind_of_file_decide_about_each_side() {
                 let expected = match (is_excluded(here), is_excluded(there)) {
                     (true, false) => None,
                     (true, true) => Some(there),
-                    // What is in the way may be protected.
+                    // A protected object of the target may be at the path.
                     (false, true) if here != there => continue,
                     (false, _) => Some(here),
                 };
@@ -380,7 +380,7 @@ fn rules_about_one_kind_of_file_decide_about_each_side() {
     }
 }
 
-/// No event tells of what happened before the start.
+/// Changes from before the start have no events.
 #[test]
 fn a_comparison_gives_links_their_owner_and_time() {
     let mut pair = Pair::new();
@@ -414,9 +414,9 @@ fn filetime(seconds: i64) -> rustix::fs::Timestamps {
     }
 }
 
-/// Each directory of a tree that was made again has events of its own.
+/// Each directory of a new tree has its own events.
 #[test]
-fn a_tree_that_was_made_again_is_read_once() {
+fn a_new_tree_is_read_once() {
     const DEPTH: usize = 30;
     let mut pair = Pair::new();
     let deepest = pair.source(&"d/".repeat(DEPTH));
@@ -460,12 +460,12 @@ fn a_source_that_cannot_be_entered_removes_nothing() {
 }
 
 #[test]
-fn a_rename_does_not_carry_along_what_was_copied_too_early() {
+fn a_rename_does_not_move_files_that_were_copied_before_it() {
     let mut pair = Pair::new();
     fs::create_dir(pair.source("a")).unwrap();
     fs::write(pair.source("a/f"), "first").unwrap();
     pair.compare();
-    // The disk is ahead of the events: a is b, and another a has come.
+    // The disk is newer than the events: `a` was renamed to `b`, and another `a` exists.
     fs::write(pair.source("a/f"), "changed").unwrap();
     fs::rename(pair.source("a"), pair.source("b")).unwrap();
     fs::create_dir(pair.source("a")).unwrap();
@@ -481,7 +481,7 @@ fn a_rename_does_not_carry_along_what_was_copied_too_early() {
 }
 
 #[test]
-fn what_the_filter_protects_is_not_counted_as_deleted() {
+fn protected_files_do_not_count_as_deleted() {
     let mut pair = Pair::new();
     pair.filter.add_exclude(b"*.keep");
     fs::create_dir(pair.target("d")).unwrap();
@@ -513,7 +513,7 @@ fn names_that_were_exchanged_are_exchanged() {
 
 type Tree = BTreeMap<PathBuf, (char, u32, Vec<u8>)>;
 
-/// What a tree has: kind, mode and contents by path.
+/// Returns type, mode and contents of each path of a tree.
 fn tree(root: &Path) -> Tree {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
@@ -537,7 +537,7 @@ fn tree(root: &Path) -> Tree {
     found
 }
 
-/// How many entries are gone, or no directories any more.
+/// Returns the number of entries that are gone or are no directories any more.
 fn gone(before: &Tree, after: &Tree) -> u64 {
     let gone = before.iter().filter(|(path, node)| match after.get(*path) {
         None => true,
@@ -546,7 +546,7 @@ fn gone(before: &Tree, after: &Tree) -> u64 {
     gone.count() as u64
 }
 
-/// Makes something of every kind at `path` below a tree, in place of what is there.
+/// Replaces `path` below a tree by a file of each type.
 fn init(root: &Path, path: &str, kind: u8) {
     let mut at = root.to_owned();
     let names: Vec<_> = path.split('/').collect();
@@ -571,7 +571,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_comparison_makes_any_target_the_source(
+    fn a_comparison_makes_any_target_equal(
         source in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
         target in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
     ) {
@@ -589,7 +589,7 @@ proptest! {
     }
 
     #[test]
-    fn deletes_of_all_that_was_replaced_make_trees_equal(
+    fn deletes_of_all_replaced_directories_make_trees_equal(
         before in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
         after in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
     ) {

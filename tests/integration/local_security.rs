@@ -1,5 +1,5 @@
-//! The worker of default.direct against users who change its target while it works: nothing
-//! outside the target, and no file of somebody else's in it, gets another mode or owner.
+//! The worker of default.direct with users who change its target meanwhile: no file outside of the
+//! target and no file of another user gets another mode or owner.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -20,9 +20,9 @@ use crate::support::dir::skip;
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
-/// How long a race is run.
+/// The duration of a race.
 const RACE: Duration = Duration::from_secs(3);
-/// Makes this program the attacker: what it puts in the place of temporary files.
+/// Makes this program the attacker. The value is the replacement of temporary files.
 const ATTACK: &str = "LSYNCD_TEST_ATTACK";
 
 struct Site {
@@ -54,7 +54,7 @@ impl Site {
         self.guard.path().join(name)
     }
 
-    /// A file of the superuser's.
+    /// Writes a file of the superuser.
     fn secret(&self, name: &str) -> fs::Metadata {
         fs::write(self.path(name), "secret").unwrap();
         open(&self.path(name), 0o600);
@@ -66,7 +66,8 @@ impl Site {
         carry_out(&job, &mut self.memory)
     }
 
-    /// Another user at work on `t/u`; none if other users may not run this program.
+    /// Starts another user, who changes `t/u`. Returns `None` if other users may not run this
+    /// program.
     fn attacker(&self, with: &str) -> Option<Attacker> {
         let child = child(module_path!(), "attack")
             .env(ATTACK, with)
@@ -95,7 +96,7 @@ fn open(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Takes the place of temporary files as they appear, until it is killed.
+/// Replaces temporary files as they appear, until it is killed.
 #[test]
 #[ignore = "a process of its own, started by the races"]
 fn attack() {
@@ -125,7 +126,7 @@ fn attack() {
             .collect();
         for name in names {
             if take(&name).is_err() {
-                // A directory goes away first.
+                // A directory is moved away first.
                 let _ = fs::rename(&name, format!("away-{}", name.display()));
                 let _ = take(&name);
             }
@@ -133,7 +134,7 @@ fn attack() {
     }
 }
 
-/// Each kind of file at once, new in each round.
+/// Creates a new file of each type.
 fn fill(site: &Site, round: usize) {
     let at = |kind: &str| site.path(&format!("s/u/{kind}{round}"));
     let all = Mode::from_bits_truncate(0o666);
@@ -164,8 +165,8 @@ fn fill(site: &Site, round: usize) {
     }
 }
 
-/// Runs comparisons against an attacker for a while, and then the program with its system calls
-/// slowed down, so that whoever can come in between does.
+/// Runs comparisons against an attacker for a while, then once with slow system calls, so that the
+/// attacker always wins the race.
 fn race(site: &mut Site, with: &str) {
     let Some(_attacker) = site.attacker(with) else {
         return skip("other users may not run this program");
@@ -185,7 +186,7 @@ fn race(site: &mut Site, with: &str) {
     slow_pass(site);
 }
 
-/// The program mirrors once, and waits before each call that changes a file.
+/// Mirrors once, with a pause before each system call that changes a file.
 fn slow_pass(site: &Site) {
     let [source, target] = ["s", "t"].map(|name| site.path(name));
     let config = format!(
@@ -205,14 +206,14 @@ fn slow_pass(site: &Site) {
         .arg(site.path("config"))
         .output();
     match done {
-        // A replaced temporary file is a failure that the next pass makes good.
+        // A replaced temporary file is a failure, which the next pass repeats.
         Ok(done) if matches!(done.status.code(), Some(0 | 3 | 255)) => {}
         done => skip(&format!("full speed only, no strace: {done:?}")),
     }
 }
 
 #[test]
-fn links_in_the_place_of_temporary_files_are_not_followed() {
+fn links_that_replace_temporary_files_are_not_followed() {
     let Some(mut site) = Site::new() else {
         return;
     };
@@ -225,7 +226,7 @@ fn links_in_the_place_of_temporary_files_are_not_followed() {
     assert_eq!(after.modified().unwrap(), before.modified().unwrap());
 }
 
-/// Owner and mode of each file below `t/u` that says "secret".
+/// Returns owner and mode of each file below `t/u` that contains "secret".
 fn secrets(site: &Site) -> Vec<(u32, u32)> {
     let entries = fs::read_dir(site.path("t/u")).unwrap().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
@@ -236,9 +237,9 @@ fn secrets(site: &Site) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// A directory's owner may rename what is in it, whoever that belongs to.
+/// The owner of a directory may rename files of other users in it.
 #[test]
-fn files_in_the_place_of_temporary_files_keep_their_owner() {
+fn files_that_replace_temporary_files_keep_their_owner() {
     let Some(mut site) = Site::new() else {
         return;
     };
@@ -255,7 +256,7 @@ fn files_in_the_place_of_temporary_files_keep_their_owner() {
     assert!(kept, "{secrets:?}");
 }
 
-/// No race: what has size and time of the copy is taken for it.
+/// This is no race: the file has size and time of the copy.
 #[test]
 fn a_file_that_looks_like_the_copy_is_not_given_away() {
     let Some(mut site) = Site::new() else {
@@ -281,9 +282,9 @@ fn a_file_that_looks_like_the_copy_is_not_given_away() {
     assert_eq!(fs::read(site.path("t/u/f")).unwrap(), b"public");
 }
 
-/// The other way round: who has a file open for writing keeps no way into the superuser's.
+/// A user who has a file open for writing must not have access to a file of the superuser.
 #[test]
-fn an_owner_that_changes_comes_with_a_new_file() {
+fn a_change_of_the_owner_makes_a_new_file() {
     let Some(mut site) = Site::new() else {
         return;
     };
@@ -301,9 +302,9 @@ fn an_owner_that_changes_comes_with_a_new_file() {
     assert_ne!(copy.ino(), held);
 }
 
-/// Names of temporary files as another user sees them.
+/// Another user sees the names of temporary files.
 #[test]
-fn temporary_names_do_not_follow_from_each_other() {
+fn temporary_names_are_not_predictable() {
     let guard = tempfile::tempdir().unwrap();
     let mut inotify = Inotify::init().unwrap();
     fs::create_dir(guard.path().join("s")).unwrap();
@@ -331,7 +332,7 @@ fn temporary_names_do_not_follow_from_each_other() {
     assert_eq!(numbers.len(), 20);
     let pid = u64::from(std::process::id());
     for pair in numbers.windows(2) {
-        // By chance, one in 2^40 or so.
+        // Random names are that close with a probability of about 2^-40.
         assert!(pair[0].abs_diff(pair[1]) > 1 << 20, "{pair:?}");
         assert!(pair[0] >> 8 != pid, "{pair:?}");
     }

@@ -1,5 +1,5 @@
-//! The log as others see it: what a process of its own, this binary with `SCENE` set, writes to
-//! its standard output, standard error and log file.
+//! The output of the log: this program runs itself with `SCENE` set, and the test reads its
+//! standard output, standard error and log file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn play(scene: &str, dir: &Path) -> Output {
     output
 }
 
-/// What was said, without what the test harness says.
+/// Returns the output without the lines of the test harness.
 fn stdout(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let ours = text.trim_start_matches("\nrunning 1 test\n");
@@ -94,7 +94,7 @@ fn before() {
 }
 
 #[test]
-fn before_the_start_all_goes_to_stderr() {
+fn before_the_start_messages_go_to_stderr() {
     let dir = tempfile::tempdir().unwrap();
     let output = play("before", dir.path());
     assert_eq!(stdout(&output), "");
@@ -176,7 +176,7 @@ fn daemon() {
 }
 
 #[test]
-fn a_daemon_leaves_the_console_but_not_its_file() {
+fn a_daemon_closes_the_console_and_keeps_its_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("log"), "old\n").unwrap();
     let output = play("daemon", dir.path());
@@ -257,7 +257,7 @@ fn a_log_that_cannot_be_written_is_reported_once() {
     assert_eq!(texts("f/log"), [" Normal: three", " Normal: four"]);
 }
 
-/// A file that takes no more, as on a full disk, and a pipe nobody reads.
+/// A full file and a pipe that nobody reads.
 fn full() {
     install(selection(&[]), None);
     let file = Some(PathBuf::from("/dev/full"));
@@ -283,7 +283,7 @@ fn full() {
 }
 
 #[test]
-fn a_full_file_stops_nobody() {
+fn a_full_log_file_does_not_block() {
     let dir = tempfile::tempdir().unwrap();
     let output = play("full", dir.path());
     let err = stderr(&output);
@@ -310,7 +310,7 @@ fn threads() {
 }
 
 #[test]
-fn lines_of_threads_stay_whole() {
+fn lines_of_several_threads_are_not_mixed() {
     let dir = tempfile::tempdir().unwrap();
     play("threads", dir.path());
     let text = fs::read_to_string(dir.path().join("log")).unwrap();
@@ -340,7 +340,7 @@ fn unopenable() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_at_the_start() {
+fn a_log_file_that_cannot_be_opened_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let output = play("unopenable", dir.path());
     assert_eq!(stderr(&output), "Error: Cannot open logfile [none/log]!\n");
@@ -361,7 +361,7 @@ fn syslog() {
 }
 
 #[test]
-fn syslog_alone_says_nothing_here() {
+fn with_syslog_alone_nothing_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     let output = play("syslog", dir.path());
     assert_eq!(
@@ -370,7 +370,7 @@ fn syslog_alone_says_nothing_here() {
     );
 }
 
-/// Both outputs are pipes that nobody reads any more.
+/// Both outputs are closed pipes.
 fn gone() {
     install(selection(&[]), None);
     let (reader, writer) = std::io::pipe().unwrap();
@@ -384,7 +384,7 @@ fn gone() {
 }
 
 #[test]
-fn a_console_that_is_gone_is_no_matter() {
+fn a_closed_console_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     play("gone", dir.path());
     let text = fs::read_to_string(dir.path().join("log")).unwrap();

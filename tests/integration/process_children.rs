@@ -1,4 +1,4 @@
-//! Children driven by a small loop, as the engine drives them.
+//! Child processes in a small event loop.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,11 +14,11 @@ use mio::{Events, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal as Kernel;
 
-/// What was said, in order.
+/// The output in order.
 #[derive(Debug, Default)]
 struct Record {
     lines: Vec<(Pid, Stream, Vec<u8>)>,
-    /// Each end, and how many lines had come before it.
+    /// Each end of a child, and the number of lines before it.
     ended: Vec<(Pid, ExitStatus, usize)>,
 }
 
@@ -121,8 +121,7 @@ fn state(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{}/stat", pid.0)).unwrap()
 }
 
-/// A program that was just written is busy for as long as another test's new child has its
-/// descriptor, which is until that child executes.
+/// Retries while the program is busy: a child of another test may have inherited its descriptor.
 fn spawn_written(children: &mut Children, command: &Command) -> Result<Pid, SpawnError> {
     loop {
         match children.spawn(command.clone()) {
@@ -143,7 +142,7 @@ fn output_and_exit_code() {
 }
 
 #[test]
-fn reaping_alone_finds_all_that_was_said() {
+fn reaping_reads_the_remaining_output() {
     let mut l = Loop::new();
     let pid = l
         .children
@@ -164,7 +163,7 @@ fn reaping_alone_finds_all_that_was_said() {
 }
 
 #[test]
-fn ten_megabytes_through_cat() {
+fn ten_megabytes_of_input_and_output_are_complete() {
     let mut text = Vec::new();
     let mut count = 0;
     while text.len() < 10_000_000 {
@@ -184,7 +183,7 @@ fn ten_megabytes_through_cat() {
 }
 
 #[test]
-fn a_small_list_is_whole_and_ends() {
+fn a_small_input_is_complete_and_ends() {
     let mut l = Loop::new();
     l.run(Command {
         stdin: Stdin::Bytes(b"/a\0/b\n\0".to_vec()),
@@ -200,7 +199,7 @@ fn a_small_list_is_whole_and_ends() {
 }
 
 #[test]
-fn no_bytes_are_an_empty_input() {
+fn an_empty_input_ends_at_once() {
     let mut l = Loop::new();
     let command = Command {
         stdin: Stdin::Bytes(Vec::new()),
@@ -211,7 +210,7 @@ fn no_bytes_are_an_empty_input() {
 }
 
 #[test]
-fn a_child_need_not_read() {
+fn a_child_may_ignore_its_input() {
     let mut l = Loop::new();
     let (_, end) = l.run(Command {
         stdin: Stdin::Bytes(vec![b'x'; 5_000_000]),
@@ -222,7 +221,7 @@ fn a_child_need_not_read() {
 }
 
 #[test]
-fn killed_by_a_signal() {
+fn a_signal_is_reported_as_such() {
     let mut l = Loop::new();
     let (_, end) = l.run(shell("kill -KILL $$"));
     assert_eq!(end, ExitStatus::Signal(9));
@@ -280,14 +279,14 @@ fn a_stopped_child_has_not_ended() {
 }
 
 #[test]
-fn another_session_is_reaped_all_the_same() {
+fn a_child_in_another_session_is_reaped() {
     let mut l = Loop::new();
     let mut command = shell("");
     command.program = b"setsid".to_vec();
     command.args = ["sh", "-c", "echo away; exit 7"]
         .map(|s| s.as_bytes().to_vec())
         .to_vec();
-    // setsid(1) forks only when it leads a process group, which a child of ours does not.
+    // setsid(1) forks only if it leads a process group, which this child does not.
     assert_eq!(l.run(command).1, ExitStatus::Exit(7));
     assert_eq!(l.said(Stream::Stdout), [b"away"]);
 }
@@ -319,7 +318,7 @@ fn a_grandchild_does_not_delay_the_end_and_its_output_is_read() {
 }
 
 #[test]
-fn a_flood_starves_nobody() {
+fn endless_output_of_one_child_does_not_delay_others() {
     let mut l = Loop::new();
     let flood = l.children.spawn(shell("yes | tr -d '\\n'")).unwrap();
     let quiet = l.children.spawn(shell("echo here")).unwrap();
@@ -335,7 +334,7 @@ fn a_flood_starves_nobody() {
 }
 
 #[test]
-fn what_cannot_be_executed() {
+fn programs_that_cannot_be_executed_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let mut children = Loop::new().children;
     let path = |name: &str| dir.path().join(name);
@@ -369,7 +368,7 @@ fn what_cannot_be_executed() {
 }
 
 #[test]
-fn a_script_without_interpreter_line() {
+fn a_script_without_interpreter_line_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wrapper");
     program(&file, b"echo \"$0 $1\"\n", 0o755);
@@ -439,7 +438,7 @@ fn no_descriptor_leaks_into_a_child() {
 }
 
 #[test]
-fn five_hundred_at_once() {
+fn five_hundred_children_at_once() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(soft.max(4096)), hard).unwrap();
     let mut l = Loop::new();

@@ -1,4 +1,4 @@
-//! What a child that cannot be started for want of descriptors leaves behind.
+//! Starts of children without free descriptors.
 
 use crate::support::own_process::in_own_process;
 use lsyncd::process::{Children, Command, Output, SpawnError, Stdin};
@@ -25,7 +25,7 @@ fn a_start_without_descriptors_leaves_none_open() {
     };
     let before = open_descriptors();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // From "not even one pipe" to "only what the start itself needs is missing".
+    // From no descriptor for a pipe to none for the start itself.
     let mut started = 0;
     for room in 0..32 {
         setrlimit(Resource::RLIMIT_NOFILE, before as u64 - 1 + room, hard).unwrap();

@@ -1,5 +1,5 @@
-//! Own files in places where other users may write. Half of this takes root: it plays the other
-//! user, too.
+//! Files of the daemon in directories where other users may write. Half of the tests need root to
+//! act as another user.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// The user who attacks.
 const MALLORY: u32 = 65534;
 
-/// A directory below the temporary one, in which anybody may make files: `/tmp` in small.
+/// A directory like `/tmp`, in which everybody may create files.
 struct Shared {
     root: TempDir,
 }
@@ -62,7 +62,7 @@ fn line(path: &Path) -> bool {
     open_log(path).is_ok_and(|mut log| log.write_all(b"line\n").is_ok())
 }
 
-/// Nobody else is there to attack.
+/// Counts a skipped test if this is not root.
 fn skipped() -> bool {
     let skip = !geteuid().is_root();
     if skip {
@@ -108,7 +108,7 @@ fn links_are_not_followed_where_others_may_write() {
 }
 
 #[test]
-fn what_the_kernel_alone_can_follow() {
+fn links_of_proc_are_followed_by_the_kernel() {
     let (reader, writer) = io::pipe().unwrap();
     use std::os::fd::AsRawFd;
     for path in ["/proc/self/fd", "/dev/fd"] {
@@ -142,8 +142,8 @@ fn the_users_who_may_write_are_reported() {
     assert_eq!(access("own"), Access::Group);
 }
 
-/// Lets another user write to a directory by an access control list (acl(5)); false if the file
-/// system has none.
+/// Permits another user to write to a directory by an access control list (acl(5)). Returns false
+/// if the file system has none.
 fn let_in(directory: &Path) -> bool {
     const NOBODY: u32 = u32::MAX;
     // Owner, the user, group, mask, others.
@@ -164,9 +164,9 @@ fn let_in(directory: &Path) -> bool {
     rustix::fs::setxattr(directory, "system.posix_acl_access", &list, flags).is_ok()
 }
 
-/// The bits of the mode are those of a group that is nobody else then.
+/// With an access control list, the group bits of the mode are its mask.
 #[test]
-fn who_is_let_in_by_a_list_is_another_user() {
+fn a_user_in_an_access_control_list_is_another_user() {
     for listed in ["own", "own/below"] {
         let shared = Shared::new(0o755);
         shared.mkdir("own/below", 0o700);
@@ -181,7 +181,7 @@ fn who_is_let_in_by_a_list_is_another_user() {
         assert!(!line(&shared.at("own/below/log")), "{listed}");
         assert_eq!(shared.victim(), "precious");
     }
-    // One that only reads is none.
+    // A user with read permission only is not counted.
     let shared = Shared::new(0o755);
     assert!(let_in(&shared.at("own")));
     fs::set_permissions(shared.at("own"), Permissions::from_mode(0o755)).unwrap();
@@ -205,7 +205,7 @@ fn in_a_directory_of_a_group_the_links_of_root_are_followed_and_those_of_members
 }
 
 #[test]
-fn what_another_user_has_planted_is_not_used() {
+fn files_of_another_user_are_not_used() {
     if skipped() {
         return;
     }
@@ -220,7 +220,7 @@ fn what_another_user_has_planted_is_not_used() {
         assert!(!put(&file) && !line(&file), "link, {mode:o}");
         gone(&file);
 
-        // Another name of a file of root's: lines would be added to it.
+        // A hard link of a file of root, to which lines would be appended.
         fs::hard_link(shared.at("own/victim"), &file).unwrap();
         assert!(!line(&file), "hard link, {mode:o}");
         assert!(put(&file), "hard link, {mode:o}");
@@ -235,7 +235,7 @@ fn what_another_user_has_planted_is_not_used() {
         drop(reader);
         gone(&file);
 
-        // A file of the directory's owner is as good as the directory.
+        // A file of the owner of the directory is trusted like the directory.
         fs::write(&file, "planted").unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
         shared.give("tmp/file");
@@ -247,9 +247,9 @@ fn what_another_user_has_planted_is_not_used() {
     }
 }
 
-/// The pid file is opened, locked and replaced; its lock is as dangerous as its content.
+/// The pid file is opened, locked and replaced; a lock of a foreign file does harm as well.
 #[test]
-fn a_planted_pid_file_is_left_alone() {
+fn a_pid_file_of_another_user_is_not_used() {
     if skipped() {
         return;
     }
@@ -275,7 +275,7 @@ fn a_planted_pid_file_is_left_alone() {
         let ours = PidFile::acquire(&file).unwrap();
         let pid = format!("{}\n", std::process::id());
         assert_eq!(fs::read_to_string(&file).unwrap(), pid);
-        // One that has come into its place is not removed, whatever it leads to.
+        // A link that has replaced it is not removed.
         fs::rename(&file, shared.at("tmp/aside")).unwrap();
         symlink("../own/victim", &file).unwrap();
         shared.give("tmp/pid");
@@ -285,10 +285,10 @@ fn a_planted_pid_file_is_left_alone() {
     }
 }
 
-/// Another user puts a directory of the daemon's in the place of his own and takes it away
-/// again, as fast as he can.
+/// Another user exchanges his own directory and a link to a directory of the daemon as fast as
+/// possible.
 #[test]
-fn a_directory_swapped_on_the_way_leads_nowhere() {
+fn an_exchanged_directory_on_the_path_is_not_followed() {
     if skipped() {
         return;
     }

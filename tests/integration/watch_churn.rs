@@ -1,5 +1,4 @@
-//! Random operations, then a comparison with the disk: of what is watched and of what the
-//! observer was told.
+//! Random operations, then a comparison of the watches and of the reported events with the disk.
 
 use std::fs;
 use std::path::Path;
@@ -7,50 +6,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use crate::support::random::{Random, seed};
 use crate::watch_rig::{Rig, Told};
 use lsyncd::watch::Follow;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-/// Marsaglia's xorshift64: any run can be repeated from the seed a failure prints.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-}
-
-/// A seed for each run, or the one in the environment.
-fn seed() -> u64 {
-    let given = std::env::var("CHURN_SEED").ok();
-    let given = given.and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.unwrap().as_nanos() as u64 | 1
-    });
-    eprintln!("CHURN_SEED={seed}");
-    seed
-}
-
-/// A path in `r/` or `out/`, mostly of few names so that operations meet.
-fn some_path(dice: &mut Dice, places: &[&str]) -> String {
-    let mut path = places[dice.roll(places.len())].to_string();
-    for _ in 0..=dice.roll(4) {
+/// Returns a path of few names in `r/` or `out/`, so that operations affect each other.
+fn some_path(random: &mut Random, places: &[&str]) -> String {
+    let mut path = places[random.below(places.len())].to_string();
+    for _ in 0..=random.below(4) {
         path.push('/');
-        path.push((b'a' + dice.roll(3) as u8) as char);
+        path.push((b'a' + random.below(3) as u8) as char);
     }
     path
 }
 
-/// One operation, named if it succeeded; most fail, because what they need is not there.
-fn operate(dice: &mut Dice, base: &Path, places: &[&str]) -> Option<String> {
-    let (from, to) = (some_path(dice, places), some_path(dice, places));
+/// Tries one operation. Returns its name if it succeeded; most fail because their paths do not
+/// exist.
+fn operate(random: &mut Random, base: &Path, places: &[&str]) -> Option<String> {
+    let (from, to) = (some_path(random, places), some_path(random, places));
     let (path, other) = (base.join(&from), base.join(&to));
     let exchange = RenameFlags::RENAME_EXCHANGE;
-    let (result, what) = match dice.roll(14) {
+    let (result, what) = match random.below(14) {
         0..=2 => (fs::create_dir(&path), format!("mkdir {from}")),
         3 => (fs::create_dir_all(&path), format!("mkdir -p {from}")),
         4..=7 => (fs::rename(&path, &other), format!("mv {from} {to}")),
@@ -59,30 +36,30 @@ fn operate(dice: &mut Dice, base: &Path, places: &[&str]) -> Option<String> {
             (result.map_err(Into::into), format!("exchange {from} {to}"))
         }
         9 => (fs::remove_dir(&path), format!("rmdir {from}")),
-        10 if dice.roll(3) == 0 => (fs::remove_dir_all(&path), format!("rm -r {from}")),
+        10 if random.below(3) == 0 => (fs::remove_dir_all(&path), format!("rm -r {from}")),
         11 | 12 => (fs::write(&path, b""), format!("touch {from}")),
         _ => (fs::remove_file(&path), format!("rm {from}")),
     };
     result.ok().map(|()| what)
 }
 
-/// Everything happens between turns, many operations or few.
+/// Operations between turns.
 #[test]
 fn churn_between_turns() {
     let seed = seed();
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     for round in 0..60 {
         let mut rig = Rig::new(|rig| rig.mkdir("out"));
-        if dice.roll(2) == 0 {
+        if random.below(2) == 0 {
             rig.log.follow = Follow::Contents;
-            rig.log.moves = dice.roll(2) == 0;
+            rig.log.moves = random.below(2) == 0;
         }
         for step in 0..12 {
             let mut done = Vec::new();
             rig.log.events.clear();
-            for _ in 0..dice.roll(std::env::var("CHURN_OPS").map_or(40, |n| n.parse().unwrap())) {
-                done.extend(operate(&mut dice, &rig.base, &["r", "r", "r", "out"]));
-                if dice.roll(20) == 0 {
+            for _ in 0..random.below(40) {
+                done.extend(operate(&mut random, &rig.base, &["r", "r", "r", "out"]));
+                if random.below(20) == 0 {
                     rig.turn();
                     done.push("turn".into());
                 }
@@ -96,7 +73,7 @@ fn churn_between_turns() {
     }
 }
 
-/// Turns and operations at the same time.
+/// Operations during turns.
 #[test]
 fn churn_beside_turns() {
     let seed = seed();
@@ -108,10 +85,10 @@ fn churn_beside_turns() {
         let threads: Vec<_> = (0..3)
             .map(|thread| {
                 let base = rig.base.clone();
-                let mut dice = Dice(seed ^ (round << 8) ^ (thread << 4) | 1);
+                let mut random = Random::new(seed ^ (round << 8) ^ (thread << 4));
                 thread::spawn(move || {
                     for _ in 0..1500 {
-                        operate(&mut dice, &base, &["r", "r", "r", "out"]);
+                        operate(&mut random, &base, &["r", "r", "r", "out"]);
                     }
                 })
             })
@@ -124,26 +101,26 @@ fn churn_beside_turns() {
     }
 }
 
-/// A root is being read while all of it is in motion.
+/// Operations while a root is read.
 #[test]
 fn churn_during_the_first_reading() {
     let seed = seed();
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     for round in 0..12 {
         let mut rig = Rig::bare();
         rig.mkdir("r");
         rig.mkdir("out");
         for _ in 0..400 {
-            operate(&mut dice, &rig.base, &["r", "out"]);
+            operate(&mut random, &rig.base, &["r", "out"]);
         }
         let scope = rig.scope("r/", |_| true);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (base, stop) = (rig.base.clone(), Arc::clone(&stop));
-            let mut dice = Dice(dice.0 ^ 77 | 1);
+            let mut random = Random::new(random.number());
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    operate(&mut dice, &base, &["r", "out"]);
+                    operate(&mut random, &base, &["r", "out"]);
                 }
             })
         };
@@ -156,17 +133,18 @@ fn churn_during_the_first_reading() {
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
         rig.settle();
-        // What was found by reading a root is not told, so only the watches can be compared.
+        // Entries that are found by reading a root are not reported, so only the watches are
+        // compared.
         rig.log.model = rig.on_disk("r").into_iter().collect();
         rig.check(&format!("seed {seed}, round {round}"));
     }
 }
 
-/// Two scopes, one excluding what the other has its root in.
+/// Two scopes, one of which excludes the root of the other.
 #[test]
 fn churn_with_exclusions() {
     let seed = seed();
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     for round in 0..30 {
         let mut rig = Rig::bare();
         rig.mkdir("r");
@@ -179,10 +157,9 @@ fn churn_with_exclusions() {
         ]);
         for _ in 0..10 {
             rig.log.events.clear();
-            let operations =
-                0..dice.roll(std::env::var("CHURN_OPS").map_or(60, |n| n.parse().unwrap()));
+            let operations = 0..random.below(60);
             let done: Vec<_> = operations
-                .filter_map(|_| operate(&mut dice, &rig.base, &["r", "out"]))
+                .filter_map(|_| operate(&mut random, &rig.base, &["r", "out"]))
                 .collect();
             rig.settle();
             let mut expected = vec!["r/".to_string(), "out/".to_string()];
@@ -215,7 +192,7 @@ fn churn_with_exclusions() {
     }
 }
 
-/// Renames by four threads at once between directories: none may look like a removal.
+/// Four threads rename files between directories; no rename may be reported as a deletion.
 #[test]
 fn files_moved_by_many_are_never_deleted() {
     let mut rig = Rig::new(|rig| {
@@ -258,13 +235,13 @@ fn files_moved_by_many_are_never_deleted() {
         .iter()
         .filter(|told| matches!(told, Told::Move(..)))
         .count();
-    // fanotify reports equal renames that are in the queue together once.
+    // fanotify reports equal queued renames once.
     if Rig::has_watches() {
         assert_eq!((deleted, moved), (0, 4000));
     }
 }
 
-/// More happens than the kernel's queue holds and nobody reads: one overflow, one repair.
+/// More events occur than the queue of the kernel holds.
 #[test]
 fn an_overflow_is_reported_and_repaired() {
     let mut rig = Rig::new(|rig| {
@@ -273,8 +250,8 @@ fn an_overflow_is_reported_and_repaired() {
         }
         rig.mkdir("out");
     });
-    // The reader empties the queue whatever the test does, so the kernel's own limit cannot
-    // be reached here; what follows an overflow can.
+    // The reader empties the queue all the time, so an overflow of the kernel cannot be caused
+    // here; its consequences are tested.
     for directory in 0..50 {
         rig.mv(
             &format!("r/{directory}/sub"),

@@ -1,5 +1,5 @@
-//! The watcher against a real kernel. Since the test decides when a turn is taken, races
-//! are made by doing things between turns.
+//! The watcher with the real kernel. The test decides when a turn runs, so operations between turns
+//! cause the races.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -116,7 +116,7 @@ fn a_directory_moved_out_is_not_reported_again() {
 }
 
 #[test]
-fn a_directory_renamed_inside_takes_all_along() {
+fn a_directory_renamed_inside_keeps_its_watches() {
     let mut rig = Rig::new(|rig| {
         rig.mkdir("r/a/b/c");
         rig.mkdir("r/z");
@@ -148,7 +148,7 @@ fn the_contents_of_a_moved_directory_are_reported_on_request() {
 }
 
 #[test]
-fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
+fn the_contents_of_a_moved_directory_are_reported_to_scopes_that_did_not_see_the_move() {
     let mut rig = Rig::new(|rig| {
         rig.mkdir("r/a/b");
         rig.touch("r/a/b/f");
@@ -159,7 +159,7 @@ fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
     assert_eq!(rig.log.events, [moved("r/a/", "r/n/")]);
     rig.check("followed by another");
     rig.log.events.clear();
-    // What is new in it is news to all, however it is found.
+    // New entries in it are reported to all scopes.
     rig.mkdir("r/n/b/c/d");
     rig.touch("r/n/b/c/d/g");
     rig.mv("r/n", "r/o");
@@ -176,7 +176,7 @@ fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
     rig.check("with news");
 }
 
-/// What is read by the threads of the pool.
+/// The threads of the pool read the directory.
 #[test]
 fn new_entries_of_a_large_moved_directory_are_reported_to_all_scopes() {
     let mut rig = Rig::new(|rig| {
@@ -200,7 +200,7 @@ fn new_entries_of_a_large_moved_directory_are_reported_to_all_scopes() {
         "d7/new/",
         "d7/new/g",
     ] {
-        // It may be told before the rename.
+        // It may be reported before the rename.
         let told = ["a", "n"].map(|top| rig.told(&create(&format!("r/{top}/{path}"))));
         assert!(told.contains(&true), "{path}");
     }
@@ -238,7 +238,7 @@ fn exchanged_directories_are_both_watched_after() {
     rig.settle();
     assert!(rig.told(&create("r/a/in-b/f")) && rig.told(&create("r/b/in-a/f")));
     rig.log.events.clear();
-    // And once more, with one of the two gone before it is noticed.
+    // Again, and one of the two is removed before the events are read.
     renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
     rig.rmdir("r/a");
     rig.settle();
@@ -246,7 +246,7 @@ fn exchanged_directories_are_both_watched_after() {
 }
 
 #[test]
-fn renamed_over_another() {
+fn renames_over_existing_names_are_reported() {
     let mut rig = Rig::new(|rig| {
         rig.touch("r/f");
         rig.touch("r/g");
@@ -256,7 +256,7 @@ fn renamed_over_another() {
     rig.mv("r/f", "r/g");
     rig.mv("r/d", "r/e");
     rig.settle();
-    // A file is replaced without a word; of a directory that was there it is said that it is gone.
+    // The replacement of a file causes no event of its own, that of a directory a delete.
     let expected = [moved("r/f", "r/g"), delete("r/e/"), moved("r/d/", "r/e/")];
     assert_eq!(rig.log.events, expected);
     rig.check("over");
@@ -272,7 +272,7 @@ fn a_name_left_and_taken_again_is_reported_in_that_order() {
     rig.touch("r/f");
     rig.settle();
     let expected = [delete("r/f"), create("r/f"), Told::Modify("r/f".into())];
-    // That something is there may be told twice.
+    // A create may be reported twice.
     rig.log.events.dedup();
     assert_eq!(rig.log.events, expected);
 }
@@ -310,7 +310,7 @@ fn a_moved_root_is_lost() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_lost_at_once() {
+fn a_missing_root_is_lost_at_once() {
     let mut rig = Rig::bare();
     rig.mkdir("r");
     let scopes = vec![rig.scope("no/", |_| true), rig.scope("r/", |_| true)];
@@ -326,7 +326,7 @@ fn a_root_that_is_not_there_is_lost_at_once() {
     rig.assert_watched(&["no/", "no/d/", "r/"]);
 }
 
-/// How often it is asked whether `r/a/b/` is wanted, while scopes with these roots are read.
+/// Returns how often the filter is called for `r/a/b/` while scopes with these roots are read.
 fn asked(roots: &[&str]) -> usize {
     let mut rig = Rig::bare();
     rig.mkdir("r/a/b/c");
@@ -375,7 +375,7 @@ fn nested_scopes_share_watches() {
         numbers
     };
     let before = numbers(&rig);
-    // Without the outer scope the inner ones' watches stay as they are, and with it again.
+    // Removing and adding the outer scope keeps the watches of the inner ones.
     rig.watch(vec![inner.clone(), own.clone()]);
     rig.assert_watched(&["r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"]);
     assert!(numbers(&rig).iter().all(|number| before.contains(number)));
@@ -441,7 +441,7 @@ fn moves_into_and_out_of_what_is_excluded() {
     assert_eq!(rig.log.events[0], moved("r/no/", "r/a/"));
     assert!(rig.told(&create("r/a/sub/f")) && rig.told(&create("r/a/sub/g")));
     rig.assert_watched(&["r/", "r/a/", "r/a/sub/"]);
-    // Where a directory is can decide whether what is below is wanted.
+    // The filter may depend on the path of a directory.
     rig.log.events.clear();
     rig.mv("r/a", "r/b");
     rig.settle();
@@ -449,14 +449,14 @@ fn moves_into_and_out_of_what_is_excluded() {
     rig.mv("r/b", "r/c");
     rig.settle();
     rig.assert_watched(&["r/", "r/c/", "r/c/sub/"]);
-    // Without watches it is the observer who asks for the contents.
+    // With fanotify, the observer requests the contents.
     if Rig::has_watches() {
         assert!(rig.told(&create("r/c/sub/")) && rig.told(&create("r/c/sub/g")));
     }
 }
 
 #[test]
-fn made_in_a_directory_that_is_renamed_before_anyone_looks() {
+fn entries_made_before_a_rename_of_their_directory_are_reported() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/a"));
     rig.mkdir("r/a/x/y");
     rig.touch("r/a/x/y/f");
@@ -466,7 +466,7 @@ fn made_in_a_directory_that_is_renamed_before_anyone_looks() {
     rig.touch("r/b/x/y/g");
     rig.settle();
     assert!(rig.told(&create("r/b/x/y/g")));
-    // The same with another directory at the old place, which has the same names.
+    // The same with another directory of the same names at the old path.
     rig.mkdir("r/c/x/z");
     rig.mkdir("r/b/x2");
     rig.mv("r/b", "r/d");
@@ -477,7 +477,7 @@ fn made_in_a_directory_that_is_renamed_before_anyone_looks() {
 }
 
 #[test]
-fn made_and_moved_before_anyone_looks() {
+fn entries_made_and_moved_between_turns_are_reported() {
     let mut rig = Rig::new(|_| {});
     rig.mkdir("r/a/x");
     rig.mv("r/a", "r/b");
@@ -493,7 +493,7 @@ fn made_and_moved_before_anyone_looks() {
 }
 
 #[test]
-fn a_symlink_is_no_directory() {
+fn a_symlink_is_not_watched() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/d/e"));
     rig.mkdir("out/e");
     std::os::unix::fs::symlink(rig.path("out"), rig.path("r/link")).unwrap();
@@ -517,7 +517,7 @@ fn names_may_be_any_bytes() {
 }
 
 #[test]
-fn a_directory_nobody_may_read_is_trouble_until_it_may() {
+fn an_unreadable_directory_is_reported_until_it_is_readable() {
     let mut rig = Rig::new(|_| {});
     rig.mkdir("r/d/sub");
     fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -525,7 +525,7 @@ fn a_directory_nobody_may_read_is_trouble_until_it_may() {
         return; // Root reads everything.
     }
     rig.settle();
-    // The change of its mode is a reason to try again.
+    // A change of the mode causes another attempt.
     let troubles = std::mem::take(&mut rig.log.troubles);
     let told = "watching a directory r/d/: Permission denied (os error 13)";
     assert!(

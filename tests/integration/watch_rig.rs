@@ -1,4 +1,4 @@
-//! A watcher on a directory of its own, and an observer that remembers everything.
+//! A watcher on a temporary directory, and an observer that records all events.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, WatchChoi
 use mio::{Events, Poll, Token, Waker};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a loaded machine; only failing tests wait for it.
+/// The limit of a wait. Only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event with its paths relative to the test's directory.
@@ -26,14 +26,14 @@ pub enum Told {
     Move(String, String),
 }
 
-/// Remembers what it was told, and keeps the set of paths that follows from it.
+/// Records the events, and maintains the set of paths that follows from them.
 pub struct Log {
     base: Vec<u8>,
     pub events: Vec<Told>,
-    /// Paths as told, those of directories end with `/`.
+    /// The paths by the events; those of directories end with `/`.
     pub model: BTreeSet<Vec<u8>>,
     pub follow: Follow,
-    /// It takes in renames as such; that their contents are told is for another's sake.
+    /// The observer processes renames as such; contents are reported for other observers.
     pub moves: bool,
     pub overflows: usize,
     pub lost: Vec<(usize, Loss)>,
@@ -78,7 +78,7 @@ impl Observer for Log {
         }
         let told = match event {
             Event::Create { path } => {
-                // A directory takes the place of a file that had the name.
+                // A directory replaces a file of the same name.
                 if let [name @ .., b'/'] = path {
                     self.model.remove(name);
                 }
@@ -142,7 +142,7 @@ fn choice() -> WatchChoice {
     }
 }
 
-/// A temporary directory, a watcher and the poll its waker is registered with.
+/// A temporary directory, a watcher, and the poll of its waker.
 pub struct Rig {
     _dir: TempDir,
     pub base: PathBuf,
@@ -153,7 +153,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Watches nothing yet.
+    /// Returns a rig that watches nothing.
     pub fn bare() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
@@ -183,7 +183,7 @@ impl Rig {
         }
     }
 
-    /// Watches `r/` of the temporary directory, which `prepare` may fill first.
+    /// Returns a rig that watches `r/`, which `prepare` may fill before.
     pub fn new(prepare: impl FnOnce(&Rig)) -> Rig {
         let mut rig = Rig::bare();
         rig.mkdir("r");
@@ -235,7 +235,7 @@ impl Rig {
         self.watcher.turn(Instant::now(), &mut self.log);
     }
 
-    /// Takes turns until `done`.
+    /// Runs turns until `done`.
     pub fn until(&mut self, what: &str, done: impl Fn(&Rig) -> bool) {
         let mut events = Events::with_capacity(4);
         let end = Instant::now() + PATIENCE;
@@ -252,7 +252,7 @@ impl Rig {
                     &self.log.events[tail..]
                 );
             }
-            // What is waited for may come true without an event.
+            // The condition may become true without an event.
             let end = now + Duration::from_millis(50);
             let deadline = self.watcher.next_deadline().unwrap_or(end).min(end);
             let timeout = deadline.saturating_duration_since(now);
@@ -263,7 +263,7 @@ impl Rig {
         }
     }
 
-    /// Waits until everything that was done has been told: a file made last is told last.
+    /// Waits until all events have been reported: creates a file, whose event is the last.
     pub fn settle(&mut self) {
         self.settle_in("r");
     }
@@ -291,7 +291,7 @@ impl Rig {
         self.log.events.contains(told)
     }
 
-    /// Paths of the directories watched, relative to the temporary directory.
+    /// Returns the watched directories, relative to the temporary directory.
     pub fn watched(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.watcher
@@ -300,19 +300,19 @@ impl Rig {
         paths
     }
 
-    /// Checks which directories are watched one by one, which only inotify does.
+    /// Asserts which directories are watched; only inotify watches directories.
     pub fn assert_watched(&self, expected: &[&str]) {
         if choice() != WatchChoice::Fanotify {
             assert_eq!(self.watched(), expected);
         }
     }
 
-    /// Whether the test concerns watches of directories, which are not there with fanotify.
+    /// Returns true if directories have watches, which is not so with fanotify.
     pub fn has_watches() -> bool {
         choice() != WatchChoice::Fanotify
     }
 
-    /// Everything on disk below a directory, as the observer would be told.
+    /// Returns all entries below a directory as the observer would get them.
     pub fn on_disk(&self, root: &str) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         walk(&self.path(root), &mut found);
@@ -320,7 +320,8 @@ impl Rig {
         found
     }
 
-    /// What is watched is what is there, and the observer's idea of it is right too.
+    /// Asserts that the watched directories are those on disk, and that the observer's paths are
+    /// correct.
     pub fn check(&self, hint: &str) {
         let disk = self.on_disk("r");
         let relative = |path: &Vec<u8>| self.log.relative(path);

@@ -21,7 +21,10 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     (
         "Keep deleted and replaced files",
-        &["e2e::mirror::backup", "e2e::mirror::sending::delete_false"],
+        &[
+            "e2e::mirror::backup",
+            "e2e::mirror::sending::delete_false_deletes_never",
+        ],
     ),
     (
         "Prevent a mass deletion",
@@ -31,7 +34,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("Set the password of an rsync daemon", &[DOCUMENTED]),
     (
         "Mirror to several hosts",
-        &["e2e::fanout::a_dead_and_a_slow_target_…"],
+        &["e2e::fanout::dead_and_slow_targets_…"],
     ),
     ("Limit the bandwidth", &["e2e::config::bandwidth"]),
     (
@@ -41,14 +44,14 @@ const ANSWERS: &[(&str, &[&str])] = &[
     (
         "Avoid a new transfer after a rename",
         &[
-            "e2e::mirror::ssh::rsyncssh_moves_at_the_target",
-            "e2e::kinds::direct::moves_are_moves",
+            "e2e::mirror::ssh::rsyncssh_moves_on_the_target_host",
+            "e2e::kinds::direct::a_move_keeps_the_inode_on_the_target",
         ],
     ),
     (
         "Test a configuration before a restart",
         &[
-            "e2e::config::inspect::check_tells_…",
+            "e2e::config::inspect::check_lists_syncs_and_…",
             "e2e::control::commands::reload_reads_…",
         ],
     ),
@@ -62,7 +65,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     (
         "See the progress of the first transfer",
-        &["e2e::control::status::a_sync_is_starting_…", EXAMPLE],
+        &["e2e::control::status::a_sync_is_shown_…", EXAMPLE],
     ),
     (
         "Find out why a file is not transferred",
@@ -109,11 +112,11 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     (
         "Feed a log collector",
-        &["e2e::service::log_status::json_lines", EXAMPLE],
+        &["e2e::service::log_status::lines_of_the_json_log", EXAMPLE],
     ),
     (
         "Move to another target host without sending everything",
-        &["e2e::config::preview::a_target_with_a_copy_lacks_nothing"],
+        &["e2e::config::preview::a_target_with_equal_files_and_times_needs_no_transfer"],
     ),
     (
         "Run it in a container, with Compose or as a sidecar",
@@ -131,7 +134,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     (
         "What happens while the target is down?",
         &[
-            "e2e::control::status::a_target_that_is_cut_off_…",
+            "e2e::control::status::an_unreachable_target_is_…",
             "faults::startup",
         ],
     ),

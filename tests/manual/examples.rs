@@ -7,7 +7,8 @@
 
 use std::fs;
 
-use crate::site::{Site, files_below, project, skip};
+use crate::site::{Site, files_below, project};
+use crate::support::dir::skip;
 
 /// An example and where it stands.
 struct Example {
@@ -69,10 +70,7 @@ fn run_all(examples: Vec<Example>) {
         }
     }
     if !left.is_empty() {
-        skip(
-            "manual",
-            &format!("{} examples: {}", left.len(), left.join(", ")),
-        );
+        skip(&format!("{} examples: {}", left.len(), left.join(", ")));
     }
 }
 

@@ -74,8 +74,8 @@ impl Idiom {
         self
     }
 
-    pub fn program(self, path: &str, script: &str) -> Idiom {
-        self.site.program(path, script);
+    pub fn script(self, path: &str, text: &str) -> Idiom {
+        self.site.script(path, text);
         self
     }
 

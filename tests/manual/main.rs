@@ -9,6 +9,9 @@
 // clippy.toml allows these in test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod answers;
 mod differences;
 mod examples;

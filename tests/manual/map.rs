@@ -211,7 +211,7 @@ fn alert_rules_do_what_their_tests_say() {
             .output()
     };
     let Ok(output) = run(&["check", "rules", "lsyncd.rules.yml"]) else {
-        return crate::site::skip("alert_rules", "promtool is not installed");
+        return crate::support::dir::skip("promtool is not installed");
     };
     for output in [output, run(&["test", "rules", "lsyncd.test.yml"]).unwrap()] {
         let text = [output.stdout, output.stderr].concat();

@@ -2,14 +2,17 @@
 //! `backup.example.org`, all below one temporary directory, and a daemon at work there.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::support::daemon::binary;
+use crate::support::dir::limit;
+use crate::support::script::write_script;
 
 /// What is in front of every path, and the names of it in texts.
 const PLACES: &[&str] = &[
@@ -72,14 +75,8 @@ impl Site {
         fs::write(path, text).unwrap();
     }
 
-    /// Writes a program. It is made by another process, so that no child of this one can
-    /// still have it open for writing when it is run.
-    pub fn program(&self, path: &str, script: &str) {
-        let plain = self.path(&format!("{path}.text"));
-        fs::write(&plain, format!("#!/bin/sh\n{}", self.expand(script))).unwrap();
-        fs::set_permissions(&plain, PermissionsExt::from_mode(0o755)).unwrap();
-        let copied = Command::new("cp").arg(&plain).arg(self.path(path)).status();
-        assert!(copied.unwrap().success());
+    pub fn script(&self, path: &str, text: &str) {
+        write_script(&self.path(path), &self.expand(text));
     }
 
     /// What a file holds; nothing if it is not there.
@@ -169,30 +166,7 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The program under test.
-pub fn binary() -> PathBuf {
-    std::env::var_os("LSYNCD_TEST_BINARY")
-        .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
-}
-
 /// A file of this project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// How long a condition is waited for.
-fn limit() -> Duration {
-    let seconds = std::env::var("LSYNCD_TEST_LIMIT").ok();
-    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(120))
-}
-
-/// Tells the runner of the tests that something could not be done here.
-pub fn skip(test: &str, reason: &str) {
-    let line = format!("SKIPPED: {test}: {reason}\n");
-    eprint!("{line}");
-    if let Some(list) = std::env::var_os("LSYNCD_TEST_SKIPS") {
-        let list = File::options().create(true).append(true).open(list);
-        list.and_then(|mut list| list.write_all(line.as_bytes()))
-            .unwrap();
-    }
 }

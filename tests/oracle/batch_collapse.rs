@@ -1,4 +1,4 @@
-//! What a batch's paths have become, against a naive model on a disk in memory.
+//! The paths of a batch, compared with a simple model on a file system in memory.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use lsyncd::batch::collapse::{CollapsedItem, Disk, FileKind, PathRef, Stat, collapse};
 use proptest::prelude::*;
 
-/// A disk in memory that counts how often each path is looked up.
+/// A file system in memory that counts the lookups of each path.
 #[derive(Debug, Default)]
 struct Memory {
     nodes: BTreeMap<Vec<u8>, FileKind>,
-    /// Directories that others may write to.
+    /// Directories to which other users may write.
     exposed: Vec<Vec<u8>>,
     asked: RefCell<HashMap<Vec<u8>, usize>>,
 }
@@ -39,7 +39,7 @@ impl Memory {
         }
     }
 
-    /// The topmost part of `path` that is missing or no directory, or all of it.
+    /// Returns the topmost part of `path` that is missing or not a directory, or the whole path.
     fn end<'a>(&self, path: &'a [u8]) -> (&'a [u8], Option<FileKind>) {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let cuts = (1..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
@@ -62,7 +62,7 @@ fn mention(path: &[u8], gone: bool) -> PathRef<'_> {
     }
 }
 
-/// Paths of few names, so that they meet. `-` and `.` sort before `/`.
+/// Paths of few names, so that they are related. `-` and `.` sort before `/`.
 fn path() -> impl Strategy<Value = Vec<u8>> {
     let name = prop::sample::select(vec![
         "a",
@@ -92,7 +92,7 @@ fn node() -> impl Strategy<Value = FileKind> {
 
 proptest! {
     #[test]
-    fn every_path_ends_where_a_naive_walk_ends(
+    fn every_path_collapses_as_in_a_simple_walk(
         nodes in prop::collection::vec((path(), node()), 0..40),
         mentions in prop::collection::vec((path(), any::<bool>()), 1..40),
     ) {
@@ -146,7 +146,7 @@ proptest! {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_directory_is_the_end() {
+fn a_link_that_replaces_a_directory_ends_the_path() {
     let disk = Memory::new([
         (b"/d".to_vec(), FileKind::Other),
         (b"/d/f".to_vec(), FileKind::File),
@@ -164,7 +164,7 @@ fn a_link_in_the_place_of_a_directory_is_the_end() {
 }
 
 #[test]
-fn nothing_is_said_of_a_source_that_is_gone() {
+fn a_missing_source_has_no_paths() {
     struct Nothing;
     impl Disk for Nothing {
         fn lstat(&self, _: &[u8]) -> Option<Stat> {
@@ -174,9 +174,9 @@ fn nothing_is_said_of_a_source_that_is_gone() {
     assert!(collapse(&Nothing, vec![mention(b"/f", false)]).is_none());
 }
 
-/// What cannot be looked at is present: rsync will say why it cannot send it.
+/// A path that cannot be examined counts as present: rsync reports the error.
 #[test]
-fn only_certainty_counts_as_missing() {
+fn a_path_that_cannot_be_examined_is_present() {
     struct Closed;
     impl Disk for Closed {
         fn lstat(&self, path: &[u8]) -> Option<Stat> {
@@ -202,7 +202,7 @@ fn only_certainty_counts_as_missing() {
     assert!(found.missing.is_empty());
 }
 
-/// A directory that others may write to matters where a path leads through it, to whatever.
+/// A path is exposed if it leads through a directory to which other users may write.
 #[test]
 fn a_path_through_an_exposed_directory_is_exposed() {
     let cases: [(&str, &[&str], bool); 9] = [

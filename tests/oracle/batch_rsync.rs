@@ -1,5 +1,4 @@
-//! Real rsync, run with the arguments and lists that the batch room makes, must leave the
-//! target as the source is.
+//! rsync with the arguments and lists of `batch` makes the target equal to the source.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use crate::support::random::Random;
+use crate::support::script::write_script;
 use lsyncd::batch::{
     BatchEntry, BatchRequest, Change, ListMode, ListStrategy, Transfer, TransferKind,
 };
 use tempfile::TempDir;
 
-/// Names that mean something to a shell, to rsync's patterns, filters and lists.
+/// Names with special characters of shells and of rsync's patterns, filters and lists.
 const NAMES: &[&[u8]] = &[
     b"a",
     b"b",
@@ -54,19 +55,7 @@ const NAMES: &[&[u8]] = &[
     b"$a",
 ];
 
-/// A small random number generator (xorshift64*), so that each case can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
-    }
-}
-
-/// A source, a target, and what a watcher has seen at the source.
+/// A source, a target, and the events of the source.
 struct World {
     dir: TempDir,
     events: Vec<(Change, Vec<u8>)>,
@@ -83,7 +72,7 @@ impl World {
         World {
             dir,
             events: Vec::new(),
-            random: Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            random: Random::new(seed),
             last_transfer: None,
         }
     }
@@ -100,8 +89,8 @@ impl World {
         self.source().join(OsStr::from_bytes(&path[1..]))
     }
 
-    /// Gives all directories that were changed after `old` this year's time, so that it
-    /// shows whether their attributes were sent.
+    /// Sets the time of all recently changed directories to this year, which shows if their
+    /// attributes were sent.
     fn date_directories(&self, year: u64) {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let time = SystemTime::UNIX_EPOCH + YEAR * (year - 1970) as u32;
@@ -135,7 +124,7 @@ impl World {
         self.events.push((change, path.to_vec()));
     }
 
-    /// A random name in a random directory.
+    /// Returns a random name in a random directory.
     fn pick(&mut self) -> Vec<u8> {
         let directories: Vec<Vec<u8>> = snapshot(&self.source())
             .into_iter()
@@ -151,7 +140,7 @@ impl World {
         path
     }
 
-    /// Announces what has come into being at `path`, as a crawl does.
+    /// Adds the events of a crawl for a new `path`.
     fn announce(&mut self, path: &[u8]) {
         let full = self.at(path);
         if !fs::symlink_metadata(&full).unwrap().is_dir() {
@@ -163,8 +152,8 @@ impl World {
         }
     }
 
-    /// Removes whatever is at `path`, by `rm -r` with an event for everything in it, or as
-    /// a move to another place, with one event.
+    /// Removes `path` with an event for everything in it like `rm -r`, or with one event like a
+    /// move out of the source.
     fn remove(&mut self, path: &[u8]) {
         let full = self.at(path);
         let Ok(data) = fs::symlink_metadata(&full) else {
@@ -184,7 +173,7 @@ impl World {
     }
 
     fn write(&mut self, path: &[u8]) {
-        // All have one size, so only their contents tell them apart.
+        // All files have one size, so only their contents differ.
         let text = format!("{:02}", self.random.below(100));
         let change = if self.at(path).exists() {
             Change::Modify
@@ -226,7 +215,7 @@ impl World {
             _ => {}
         }
         if self.random.below(10) == 0 {
-            // Not every event has a cause that can still be seen.
+            // The cause of an event may be gone.
             self.note(Change::Create, &[&path, b"/stale".as_slice()].concat());
         }
     }
@@ -265,7 +254,7 @@ impl World {
         self.announce(&to);
     }
 
-    /// What the batch room makes of the events.
+    /// Returns the transfer that `batch` makes of the events.
     fn prepare(&self, chooser: &mut ListStrategy, setup: &Setup) -> Transfer {
         let target = self.target().join("");
         let target = [setup.host, target.as_os_str().as_bytes()].concat();
@@ -323,10 +312,10 @@ impl Setup {
         }
     }
 
-    /// With a remote shell that knows this host only.
+    /// Returns a setup with a remote shell that runs commands on this host.
     fn remote(dir: &Path) -> Setup {
         let shell = dir.join("shell");
-        script(&shell, "shift\nexec sh -c \"$*\"");
+        write_script(&shell, "shift\nexec sh -c \"$*\"");
         let mut setup = Setup::new(ListMode::Auto);
         let word = [b"--rsh=", shell.as_os_str().as_bytes()].concat();
         setup.words.push(word);
@@ -343,11 +332,6 @@ impl Setup {
         self.filters = lines.iter().map(|&line| line.into()).collect();
         self
     }
-}
-
-fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 
 fn run(transfer: &Transfer) -> (i32, String) {
@@ -378,7 +362,7 @@ fn slash(path: &[u8]) -> Vec<u8> {
     [path, b"/"].concat()
 }
 
-/// Everything below `root`, itself as `/`: its kind, mode, time and contents.
+/// Returns type, mode, time and contents of everything below `root`, and of itself as `/`.
 fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
     fn visit(path: &Path, name: Vec<u8>, all: &mut BTreeMap<Vec<u8>, String>) {
         let data = fs::symlink_metadata(path).unwrap();
@@ -404,7 +388,8 @@ fn snapshot(root: &Path) -> BTreeMap<Vec<u8>, String> {
     all
 }
 
-/// What is below a directory, directories with trailing slash and before their contents.
+/// Returns everything below a directory; directories have a trailing slash and precede their
+/// contents.
 fn inside(root: &Path) -> Vec<Vec<u8>> {
     let mut all = snapshot(root);
     all.remove(b"/".as_slice());
@@ -434,7 +419,7 @@ fn assert_same(source: &Snapshot, target: &Snapshot, why: &str) {
     assert!(differences.is_empty(), "{differences:#?}\n{why}");
 }
 
-/// Random trees, random changes; returns how many batches were files-from ones.
+/// Runs random changes of random trees. Returns how many batches used a list of files.
 fn churn(seeds: std::ops::Range<u64>, setup: impl Fn(&World) -> Setup) -> usize {
     let mut files_from = 0;
     for seed in seeds {
@@ -466,17 +451,17 @@ fn churn(seeds: std::ops::Range<u64>, setup: impl Fn(&World) -> Setup) -> usize 
 }
 
 #[test]
-fn a_local_target_follows() {
+fn a_local_target_is_equal_after_random_changes() {
     assert!(churn(0..30, |_| Setup::new(ListMode::Auto)) > 5);
 }
 
 #[test]
-fn a_target_on_another_host_follows() {
+fn a_remote_target_is_equal_after_random_changes() {
     assert!(churn(100..115, |world| Setup::remote(world.dir.path())) > 3);
 }
 
 #[test]
-fn filters_do_not_get_in_the_way() {
+fn a_target_is_equal_with_filters() {
     let lines = ["+ x.bak", "- *.bak"];
     churn(200..208, |world| {
         Setup::remote(world.dir.path()).with_filters(&lines)
@@ -488,7 +473,7 @@ fn filters_do_not_get_in_the_way() {
 }
 
 #[test]
-fn the_classic_list_does_the_same() {
+fn a_target_is_equal_with_the_include_list() {
     assert_eq!(churn(300..315, |_| Setup::new(ListMode::Filter)), 0);
 }
 
@@ -525,7 +510,7 @@ fn without_delete_nothing_is_deleted() {
 /// Files with every hostile name, in directories with every hostile name: new, changed,
 /// deleted, and deleted with their directory.
 #[test]
-fn every_name_arrives_and_goes() {
+fn hostile_names_are_sent_and_deleted() {
     for list in [ListMode::Auto, ListMode::Filter] {
         let setup = Setup::new(list);
         let mut world = World::new(0);
@@ -550,7 +535,7 @@ fn every_name_arrives_and_goes() {
             let directory = [b"/", *name].concat();
             world.write(&[&directory, b"/".as_slice(), name].concat());
             world.remove(&[directory.as_slice(), b"/deleted", name].concat());
-            // A move out of the tree: no event for what is inside.
+            // A move out of the tree causes no events for the contents.
             let directory = [b"/twins/", *name].concat();
             fs::remove_dir_all(world.at(&directory)).unwrap();
             world.note(Change::Delete, &slash(&directory));
@@ -568,7 +553,7 @@ fn every_name_arrives_and_goes() {
     }
 }
 
-/// A world whose `/d` and `/e` hold, at the target only, something that is excluded.
+/// Returns a world whose `/d` and `/e` contain excluded files on the target only.
 fn with_excluded() -> World {
     let mut world = World::new(0);
     for name in ["/d", "/d/sub", "/e"] {
@@ -594,7 +579,7 @@ fn target_files(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn excluded_files_outlive_the_directory() {
+fn excluded_files_keep_their_directory() {
     let filters = ["- *.bak"];
     let kept = [
         "/d/kept.bak",
@@ -624,10 +609,10 @@ fn excluded_files_outlive_the_directory() {
     }
 }
 
-/// A directory that gave way to a new one of the same name: what was in the old one goes,
-/// with or without events, and what is excluded stays where it is.
+/// A new directory replaces another one: the old contents are deleted with or without events, and
+/// excluded files stay.
 #[test]
-fn a_renewed_directory_is_new_at_the_target() {
+fn a_replaced_directory_loses_its_old_contents() {
     for filters in [
         &["- *.bak"][..],
         &["- *.bak", "+ *.txt", "- *.log"],
@@ -659,10 +644,10 @@ fn a_renewed_directory_is_new_at_the_target() {
     }
 }
 
-/// rsync takes files of the same size and second for the same.
+/// rsync considers files of equal size and second as equal.
 #[test]
 fn a_change_in_the_second_of_the_last_transfer_arrives() {
-    // What was deleted and is there again is another file.
+    // A file that was deleted and created again is another file.
     let changes = [Change::Modify, Change::Create, Change::Delete];
     let lists = [ListMode::Auto, ListMode::Filter];
     for (list, change) in lists
@@ -710,7 +695,7 @@ fn a_lost_source_deletes_nothing() {
 }
 
 #[test]
-fn the_source_alone() {
+fn a_change_of_the_root_sends_its_attributes() {
     let mut world = World::new(0);
     world.write(b"/f");
     world.full_sync();
@@ -722,13 +707,13 @@ fn the_source_alone() {
     assert!(!world.target().join("unlisted").exists());
 }
 
-/// Wrappers read the list themselves, so they get lsyncd's, whatever is on disk. Only where a
-/// directory goes do they get the rules of the sync, which protect what is in it.
+/// Wrappers read the list themselves, so they always get the include list. Only for a deleted
+/// directory do they get the rules of the sync, which protect its contents.
 #[test]
-fn a_wrapper_gets_the_classic_list() {
+fn a_wrapper_gets_the_include_list() {
     let mut world = with_excluded();
     let wrapper = world.dir.path().join("rsync");
-    script(&wrapper, "exec rsync \"$@\"");
+    write_script(&wrapper, "exec rsync \"$@\"");
     world.write(b"/e/h");
     world.remove(b"/d");
     world.note(Change::Delete, b"/d/");
@@ -755,18 +740,18 @@ fn a_wrapper_gets_the_classic_list() {
     assert_eq!(transfer.kind, TransferKind::FilesFrom { missing: true });
 }
 
-/// An old rsync at the other end is found out once.
+/// An old remote rsync is probed once.
 #[test]
 fn a_remote_rsync_without_the_option_is_remembered() {
     let mut world = with_excluded();
     let old = world.dir.path().join("old-rsync");
-    script(
+    write_script(
         &old,
         "for word; do if [ \"$word\" = --delete-missing-args ]; then\n\
          echo \"rsync: $word: unknown option\" >&2; exit 1; fi; done\nexec rsync \"$@\"",
     );
     let path = format!("--rsync-path={}", old.display());
-    // Without -s, so that the options can be seen by the script.
+    // Without -s, so that the script gets the options.
     let mut setup = Setup::remote(world.dir.path()).with_word(&path);
     setup.words[0] = b"-lptgoD".to_vec();
     world.remove(b"/same");
@@ -798,8 +783,7 @@ fn a_remote_rsync_without_the_option_is_remembered() {
     assert_eq!(run(&transfer).0, 0);
 }
 
-/// Between the look at the source and rsync's own, a directory that others may write to becomes a
-/// link to files outside.
+/// Before rsync reads the source, a directory of another user becomes a link to files outside.
 #[test]
 fn a_directory_that_becomes_a_link_is_not_followed() {
     let confined = Command::new("rsync")
@@ -807,7 +791,7 @@ fn a_directory_that_becomes_a_link_is_not_followed() {
         .output();
     let owner = match nix::unistd::geteuid().is_root() {
         true => 65534,
-        // Such an rsync follows links of its own user.
+        // This rsync follows links of its own user.
         false if confined.unwrap().status.success() => return,
         false => nix::unistd::geteuid().as_raw(),
     };

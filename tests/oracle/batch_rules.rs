@@ -1,28 +1,30 @@
-//! A batch under random rules must leave the target as `rsync -r --delete` with the same rules
-//! would, apart from what only the target has in directories that no event is about.
+//! A batch under random rules gives the same target as `rsync -r --delete` with the same rules,
+//! apart from extra files in directories without events.
 //!
-//! `RULES_CASES` sets the number of random cases, `RULES_SEED` runs a single one.
+//! `LSYNCD_TEST_ROUNDS` sets the number of random cases, `LSYNCD_TEST_SEED` runs a single one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::random::{Random, number};
+use crate::support::script::write_script;
 use lsyncd::batch::{BatchEntry, BatchRequest, Change, ListMode, ListStrategy};
 use lsyncd::filter::Filter;
 use tempfile::TempDir;
 
-/// Names of files and of directories alike.
+/// Names of files and directories.
 const NAMES: &[&str] = &[
     "a", "b", "c.jpg", "d.bak", "keep", "Up", "7", "_x", "s p", "[b", "a\\b", "*",
 ];
 
-/// What rules are made of.
+/// The patterns of the rules.
 const PATTERNS: &[&str] = &[
     "*/",
     "*",
@@ -62,27 +64,7 @@ const PATTERNS: &[&str] = &[
     "\\[b",
 ];
 
-/// A small random number generator (xorshift64*), so that each case can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
-    }
-
-    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
-        all[self.below(all.len())]
-    }
-}
-
-/// How the target is reached, and by which call.
+/// The access to the target, and the kind of list.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     reach: Reach,
@@ -94,7 +76,7 @@ enum Reach {
     Local,
     /// A script as `rsync.binary`.
     Wrapper,
-    /// A remote shell that knows this host only.
+    /// A remote shell that runs commands on this host.
     Shell,
     /// A daemon's module.
     Module,
@@ -112,7 +94,7 @@ const WAYS: &[(Reach, ListMode)] = &[
     (Reach::Module, ListMode::Auto),
 ];
 
-/// Paths, those of directories with a trailing slash, and what is there.
+/// Contents by path; paths of directories have a trailing slash.
 type Tree = BTreeMap<String, String>;
 
 fn tree(root: &Path) -> Tree {
@@ -137,11 +119,6 @@ fn tree(root: &Path) -> Tree {
     all
 }
 
-fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-}
-
 struct World {
     dir: TempDir,
     random: Random,
@@ -150,7 +127,7 @@ struct World {
     delete_excluded: bool,
     events: Vec<(Change, String)>,
     contents: usize,
-    /// The batch was sent again because something was in the way.
+    /// The batch was repeated, because an object at the target had to be removed.
     insisted: bool,
     log: String,
 }
@@ -188,13 +165,17 @@ impl World {
         self.source().join(path.trim_matches('/'))
     }
 
-    /// A random name in a random directory of a tree.
+    /// Returns a random name in a random directory of a tree.
     fn pick(&mut self, root: &Path) -> String {
         let all = tree(root);
         let mut directories: Vec<&str> = all.keys().map(String::as_str).collect();
         directories.retain(|path| path.ends_with('/') && path.matches('/').count() < 4);
         directories.push("/");
-        format!("{}{}", self.random.of(&directories), self.random.of(NAMES))
+        format!(
+            "{}{}",
+            self.random.pick(&directories),
+            self.random.pick(NAMES)
+        )
     }
 
     fn note(&mut self, change: Change, path: &str) {
@@ -203,7 +184,7 @@ impl World {
         }
     }
 
-    /// The path as events tell it: with a slash if a directory is there.
+    /// Returns the path as in events: with a slash if it is a directory.
     fn told(&self, path: &str) -> String {
         if fs::symlink_metadata(self.at(path)).is_ok_and(|data| data.is_dir()) {
             format!("{path}/")
@@ -230,7 +211,7 @@ impl World {
             }
             return;
         }
-        // As `rm -r` or, with one event, as a move to elsewhere.
+        // Like `rm -r`, or with one event like a move out of the source.
         if self.random.below(2) == 0 {
             for below in tree(&self.at(path)).into_keys() {
                 self.note(Change::Delete, &format!("{path}{below}"));
@@ -262,7 +243,7 @@ impl World {
             }
             4 => {
                 self.remove(&path);
-                symlink(self.random.of(&["a", "nowhere"]), self.at(&path)).unwrap();
+                symlink(self.random.pick(&["a", "nowhere"]), self.at(&path)).unwrap();
                 self.note(Change::Create, &path);
             }
             5 | 6 => self.remove(&path),
@@ -304,7 +285,7 @@ impl World {
         self.announce(&to);
     }
 
-    /// Puts something where only the target has it.
+    /// Creates an extra file on the target.
     fn intrude(&mut self) {
         let path = self.pick(&self.target());
         let place = self.target().join(path.trim_matches('/'));
@@ -315,12 +296,12 @@ impl World {
             0 => fs::write(place, "foreign").unwrap(),
             _ => {
                 fs::create_dir(&place).unwrap();
-                fs::write(place.join(self.random.of(NAMES)), "foreign").unwrap();
+                fs::write(place.join(self.random.pick(NAMES)), "foreign").unwrap();
             }
         }
     }
 
-    /// The startup transfer, to a target; returns rsync's exit code.
+    /// Runs a full comparison. Returns the exit code of rsync.
     fn compare_all(&self, target: &Path, delete: bool) -> i32 {
         let mut command = Command::new("rsync");
         let input = self.filter.rsync_input();
@@ -337,7 +318,7 @@ impl World {
         run(command, &text).0
     }
 
-    /// A copy of the target for the oracle.
+    /// Returns a copy of the target for the oracle.
     fn copy_of_target(&self) -> PathBuf {
         let copy = self.dir.path().join("oracle");
         let mut command = Command::new("rsync");
@@ -356,11 +337,11 @@ impl World {
         match way.reach {
             Reach::Local => {}
             Reach::Wrapper => {
-                script(&helper, "exec rsync \"$@\"");
+                write_script(&helper, "exec rsync \"$@\"");
                 binary = helper.as_os_str().as_bytes().to_vec();
             }
             Reach::Shell => {
-                script(&helper, "shift\nexec sh -c \"$*\"");
+                write_script(&helper, "shift\nexec sh -c \"$*\"");
                 target = [b"host:".as_slice(), &target].concat();
             }
             Reach::Module => {
@@ -369,13 +350,13 @@ impl World {
                 let uid = fs::metadata(&path).unwrap().uid();
                 let text = "use chroot = no\nmunge symlinks = no\n[m]\nread only = no\n";
                 let user = match uid {
-                    // A daemon of root is nobody otherwise.
+                    // Otherwise a daemon of root runs as nobody.
                     0 => "uid = 0\ngid = 0\n",
                     _ => "",
                 };
                 fs::write(&conf, format!("{text}{user}path = {}\n", path.display())).unwrap();
                 let conf = conf.display();
-                script(
+                write_script(
                     &helper,
                     &format!("exec rsync --server --daemon --config={conf} ."),
                 );
@@ -419,7 +400,7 @@ impl World {
             .replace("\\x00", "\n  ");
         let _ = writeln!(self.log, "{args:#?}\n  {list}\nexit code {code}\n{output}");
         if code == 23 && output.contains("could not make way for ") && !self.insisted {
-            // The daemon goes on to delete the directories that are in the way.
+            // The daemon then deletes the directories at these paths.
             self.insisted = true;
             let mut more = self.events.clone();
             more.retain(|(_, path)| !path.ends_with('/'));
@@ -432,7 +413,7 @@ impl World {
         code
     }
 
-    /// Whether an event says that the path, or a directory above it, went away.
+    /// Returns true if an event reports the end of the path or of a directory above it.
     fn was_removed(&self, path: &str) -> bool {
         let mut gone = self
             .events
@@ -444,7 +425,7 @@ impl World {
         })
     }
 
-    /// What is wrong with the target after a batch.
+    /// Returns the errors of the target after a batch.
     fn faults(&self, before: &Tree, oracle: &Tree) -> Vec<String> {
         let after = tree(&self.target());
         let mut faults = Vec::new();
@@ -462,7 +443,7 @@ impl World {
                 faults.push(format!("sent {path}"));
             }
         }
-        // What only the target has stays where no event is about it.
+        // Extra files stay in directories without events.
         let source = tree(&self.source());
         let replaced = |path: &str| {
             let mut files = source.keys().filter(|path| !path.ends_with('/'));
@@ -478,7 +459,7 @@ impl World {
     }
 }
 
-/// Rules of all kinds, most of them with some that include.
+/// Returns random rules, most of them with includes.
 fn rules(random: &mut Random) -> (Filter, Vec<Vec<u8>>) {
     let mut lines: Vec<String> = Vec::new();
     let only_excludes = random.below(4) == 0;
@@ -491,15 +472,12 @@ fn rules(random: &mut Random) -> (Filter, Vec<Vec<u8>>) {
         } else {
             '+'
         };
-        lines.push(format!("{sign} {}", random.of(PATTERNS)));
+        lines.push(format!("{sign} {}", random.pick(PATTERNS)));
     }
     if !only_excludes && random.below(3) > 0 {
         lines.push("+ *.jpg".into());
-        lines.push(
-            random
-                .of(&["- *", "- [[:lower:]]", "- /*/*", "- **/a"])
-                .into(),
-        );
+        let last = random.pick(&["- *", "- [[:lower:]]", "- /*/*", "- **/a"]);
+        lines.push((*last).into());
     }
     let mut filter = Filter::default();
     for line in &lines {
@@ -515,7 +493,7 @@ fn run(mut command: Command, input: &[u8]) -> (i32, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // One that has ended does not read.
+    // A process that has ended does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input);
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -523,7 +501,7 @@ fn run(mut command: Command, input: &[u8]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-/// One world: a startup, then some batches. Returns how many were compared.
+/// Runs a startup and some batches. Returns how many were compared.
 fn play(seed: u64) -> usize {
     let mut world = World::new(seed);
     for _ in 0..25 {
@@ -550,7 +528,7 @@ fn play(seed: u64) -> usize {
         let oracle = world.copy_of_target();
         let expected = world.compare_all(&oracle, true);
         let code = world.transfer(way);
-        // What is protected may be in the way of what is sent: then neither call can do all.
+        // A protected file may prevent the transfer of a path; then neither call is complete.
         if expected == 0 {
             let faults = world.faults(&before, &tree(&oracle));
             let lines: Vec<_> = world
@@ -569,7 +547,7 @@ fn play(seed: u64) -> usize {
             );
             compared += 1;
         }
-        // The next batch begins with what a comparison leaves.
+        // The next batch starts from a fully compared target.
         world.compare_all(&world.target(), true);
     }
     compared
@@ -577,12 +555,11 @@ fn play(seed: u64) -> usize {
 
 #[test]
 fn a_batch_does_what_a_comparison_with_the_same_rules_does() {
-    if let Ok(seed) = std::env::var("RULES_SEED") {
-        play(seed.parse().unwrap());
+    if let Some(seed) = number("LSYNCD_TEST_SEED") {
+        play(seed);
         return;
     }
-    let cases = std::env::var("RULES_CASES").ok();
-    let cases = cases.map_or(60, |text| text.parse().unwrap());
+    let cases = number("LSYNCD_TEST_ROUNDS").unwrap_or(60);
     let compared: usize = (0..cases).map(play).sum();
     assert!(compared > cases as usize, "{compared} comparisons");
 }

@@ -1,5 +1,5 @@
-//! The filter against rsync itself: the same patterns and the same tree must leave the same
-//! paths, or events and startup transfers disagree about what a sync is.
+//! The filter compared with rsync: the same patterns must select the same paths of a tree,
+//! otherwise events and startup transfers would differ.
 //!
 //! `FILTER_CASES` sets the number of random cases. Without an rsync nothing is compared.
 
@@ -13,10 +13,10 @@ use lsyncd::filter::{Filter, parse_exclude_file};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-/// Paths in the room's form: a leading slash, and one behind directories.
+/// Paths as in `filter`: with a leading slash, and a trailing slash for directories.
 type Tree = BTreeSet<String>;
 
-/// Makes files, or directories where a path ends with a slash.
+/// Creates files, and directories for paths that end with a slash.
 fn build(root: &Path, paths: &[&str]) {
     for path in paths {
         let place = root.join(path.trim_start_matches('/'));
@@ -29,7 +29,7 @@ fn build(root: &Path, paths: &[&str]) {
     }
 }
 
-/// All of a tree, read from disk.
+/// Reads a tree from disk.
 fn walk(root: &Path, above: &str, tree: &mut Tree) {
     for entry in fs::read_dir(root).expect("directory") {
         let entry = entry.expect("entry");
@@ -52,7 +52,7 @@ fn has_rsync() -> bool {
         .is_ok()
 }
 
-/// What rsync would send of a tree when told what [`Filter::rsync_input`] says.
+/// Returns the paths of a tree that rsync sends with [`Filter::rsync_input`].
 fn sent_by_rsync(root: &Path, filter: &Filter) -> Tree {
     let mut command = Command::new("rsync");
     let input = filter.rsync_input();
@@ -86,7 +86,7 @@ fn sent_by_rsync(root: &Path, filter: &Filter) -> Tree {
         .collect()
 }
 
-/// A name as it was before rsync wrote its control bytes as `\#ooo`.
+/// Decodes the escapes `\#ooo` of rsync.
 fn unescaped(name: &str) -> String {
     let mut parts = name.split("\\#");
     let mut plain = parts.next().unwrap_or_default().to_string();
@@ -102,16 +102,15 @@ fn unescaped(name: &str) -> String {
     plain
 }
 
-/// The classes of rsync's wildmatch.
+/// The character classes of rsync.
 const CLASSES: &[&str] = &[
     "alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
     "upper", "xdigit",
 ];
 
-/// Each class by itself, with others, and turned round, against every ASCII byte that a name can
-/// consist of.
+/// Each class alone, combined and negated, for every ASCII byte that a name may contain.
 #[test]
-fn every_class_has_the_bytes_that_rsync_gives_it() {
+fn character_classes_match_the_bytes_of_rsync() {
     if !has_rsync() {
         return;
     }
@@ -148,7 +147,7 @@ fn every_class_has_the_bytes_that_rsync_gives_it() {
 fn filter(rules: &[&str], excludes: &[&str]) -> Filter {
     let mut filter = Filter::default();
     for rule in rules {
-        // What is no rule (`-C`) is refused, and so is not there to be compared.
+        // A text that is no rule (`-C`) is refused and not compared.
         filter.append_rule(rule.as_bytes()).ok();
     }
     for exclude in excludes {
@@ -162,7 +161,7 @@ fn kept(tree: &Tree, filter: &Filter) -> Tree {
     tree.iter().filter(keeps).cloned().collect()
 }
 
-/// Asks both; the difference is the message.
+/// Compares both; an error describes the difference.
 fn compare(root: &Path, filter: &Filter) -> Result<(), String> {
     let mut tree = Tree::new();
     walk(root, "", &mut tree);
@@ -184,7 +183,8 @@ fn compare(root: &Path, filter: &Filter) -> Result<(), String> {
     }
 }
 
-/// Single patterns: what they exclude and what they keep, decided by rsync.
+/// Single patterns, the paths that they exclude and the paths that they keep, as determined by
+/// rsync.
 const TABLE: &[(&str, &str, &str)] = &[
     ("a", "/a /b/a /x/a/ /x/a/f", "/ab /ba"),
     ("/a", "/a", "/b/a /x/a/ /ab"),
@@ -248,12 +248,12 @@ const TABLE: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_pattern_of_the_table() {
+fn patterns_of_the_table_match_as_in_rsync() {
     if !has_rsync() {
         return;
     }
     for (pattern, excluded, kept) in TABLE {
-        // Blanks belong to names; only one before a slash parts two paths.
+        // Names contain blanks; only a blank before a slash separates two paths.
         let paths = |list: &str| -> Vec<String> {
             let paths = list.strip_prefix('/').into_iter();
             let paths = paths.flat_map(|list| list.split(" /"));
@@ -263,7 +263,7 @@ fn every_pattern_of_the_table() {
         let directory = tempfile::tempdir().expect("directory");
         let root = directory.path().join("source");
         fs::create_dir(&root).expect("directory");
-        // `a` and `a/b` cannot both be there: what collides is asked of the filter alone.
+        // `a` and `a/b` cannot both be files: such paths are given to the filter only.
         for path in excluded.iter().chain(&kept) {
             let place = root.join(path.trim_matches('/'));
             if place.symlink_metadata().is_err() && place.parent().is_none_or(|p| !p.is_file()) {
@@ -290,7 +290,7 @@ fn every_pattern_of_the_table() {
 }
 
 #[test]
-fn rules_and_excludes_together() {
+fn rules_and_excludes_are_combined_as_in_rsync() {
     if !has_rsync() {
         return;
     }
@@ -336,7 +336,7 @@ fn rules_and_excludes_together() {
 }
 
 #[test]
-fn an_exclude_file_says_the_same_to_both() {
+fn an_exclude_file_is_read_as_by_rsync() {
     if !has_rsync() {
         return;
     }
@@ -353,7 +353,7 @@ fn an_exclude_file_says_the_same_to_both() {
     assert!(!filter.excluded(b"/f") && !filter.excluded(b"/#d") && !filter.excluded(b"/;e"));
 }
 
-/// Names that patterns of the same alphabet have a chance to match.
+/// Names of a small alphabet, so that patterns of the same alphabet match some of them.
 fn name() -> impl Strategy<Value = String> {
     "[ab]{1,2}|[A7 \t_g]{1,2}|[ab.*?\\[\\]\\\\!^:#-]{1,3}"
         .prop_filter("names", |name| name != "." && name != "..")
@@ -392,9 +392,9 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A path becomes a pattern for rsync: its wildcards, brackets and backslashes are no wildcards.
+/// The wildcards, brackets and backslashes of a path have no meaning in its pattern.
 #[test]
-fn a_literal_pattern_leaves_out_one_path() {
+fn a_literal_pattern_excludes_one_path() {
     if !has_rsync() {
         return;
     }
@@ -421,9 +421,9 @@ fn a_literal_pattern_leaves_out_one_path() {
     }
 }
 
-/// One tree in which most patterns find something: three levels of the same names.
+/// One tree of three levels of the same names, so that most patterns match.
 #[test]
-fn any_pattern_finds_what_rsync_finds() {
+fn random_patterns_match_as_in_rsync() {
     if !has_rsync() {
         return;
     }
@@ -449,7 +449,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_filter_leaves_what_rsync_leaves(
+    fn random_filters_select_as_rsync(
         paths in tree(),
         rules in prop::collection::vec(rule(), 0..3),
         excludes in prop::collection::vec(prop_oneof![4 => pattern(), 1 => rule()], 0..3),

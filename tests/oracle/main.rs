@@ -1,4 +1,4 @@
-//! Random input compared with an oracle: rsync itself, or a model that is too simple to be wrong.
+//! Random input compared with an oracle: rsync itself, or a simple model.
 //!
 //! | file | what is compared with what |
 //! |---|---|
@@ -8,6 +8,9 @@
 //! | queue_model, queue_order | the queue with recorded facts, and with a target in memory |
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod batch_collapse;
 mod batch_rsync;

@@ -1,5 +1,5 @@
-//! The queue as its users see it: what lsyncd was recorded to queue, and that nothing is
-//! lost, stuck, or piled up. (Its innards are compared with a model in `src/queue`.)
+//! The queue by its public functions: recorded results of lsyncd, and no lost, blocked or
+//! accumulated delays. (`src/queue` compares its internals with a model.)
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ fn all(queue: &mut Queue) -> Vec<DelayId> {
     ids
 }
 
-/// What lsyncd 2.3.1 does with these.
+/// Results of lsyncd 2.3.1.
 #[test]
 fn recorded_combinations() {
     let cases: &[([Event; 2], &str)] = &[
@@ -115,9 +115,9 @@ fn recorded_combinations() {
     }
 }
 
-/// Where the two policies part, or where lsyncd forgets its own verdict.
+/// Cases in which the two policies differ, or in which lsyncd loses a result.
 #[test]
-fn one_path() {
+fn changes_of_one_path_are_combined() {
     let of = |policy, older, newer| after(policy, &[(older, "/a", ""), (newer, "/a", "")]);
     assert_eq!(of(Coalesce, Create, Modify), "Create /a wait");
     assert_eq!(
@@ -160,7 +160,7 @@ fn one_path() {
 }
 
 #[test]
-fn specials() {
+fn init_full_and_blanket_block_or_pass() {
     assert_eq!(
         after(
             Coalesce,
@@ -187,9 +187,8 @@ fn specials() {
     );
 }
 
-/// Everything a line of the log needs.
 #[test]
-fn push_tells_what_it_did() {
+fn push_returns_what_it_did() {
     let mut queue = Queue::new(Coalesce);
     let placed = |pushed| match pushed {
         Pushed::Placed(placed) => placed,
@@ -239,9 +238,10 @@ fn push_tells_what_it_did() {
     assert_eq!(queue.get(moved).unwrap().etype(), Delete);
 }
 
-/// `mv a b; echo >> b; rm b`, in user code's order: lsyncd forgets who waits for the Move.
+/// `mv a b; echo >> b; rm b` in the order of user code: lsyncd loses the delays that wait for the
+/// Move.
 #[test]
-fn a_turned_move_keeps_what_it_blocks() {
+fn a_replaced_move_keeps_the_delays_that_it_blocks() {
     let mut queue = Queue::new(PerEvent);
     push(&mut queue, (Move, "/a/", "/b/"));
     push(&mut queue, (Create, "/a/", ""));
@@ -259,7 +259,7 @@ fn a_turned_move_keeps_what_it_blocks() {
 }
 
 #[test]
-fn what_runs_is_never_changed_and_fails_without_growth() {
+fn an_active_delay_is_never_changed() {
     for policy in [Coalesce, PerEvent] {
         let mut queue = Queue::new(policy);
         for time in 1..50 {
@@ -283,7 +283,7 @@ fn two_actions_never_run_for_one_path() {
     push(&mut queue, (Modify, "/d/f", ""));
     push(&mut queue, (Modify, "/d/g", ""));
     let running = all(&mut queue);
-    // Attrib waits for g only, the second Modify of f for the Attrib.
+    // The Attrib waits for g only, and the second Modify of f waits for the Attrib.
     push(&mut queue, (Attrib, "/d/", ""));
     push(&mut queue, (Modify, "/d/f", ""));
     assert!(queue.finish(running[1]));
@@ -299,20 +299,20 @@ fn two_actions_never_run_for_one_path() {
 }
 
 #[test]
-fn ready_goes_in_order() {
+fn ready_delays_are_returned_in_order() {
     let mut queue = Queue::new(Coalesce);
     assert_eq!(queue.first_ready(0, 1000), Ready::Nothing);
     queue.push(Modify, b"/a", None, 100);
     queue.push(Full, b"/", None, 99);
     assert_eq!(queue.first_ready(98, 1000), Ready::At(99));
-    // A Full waits for nothing and so may pass what is not due.
+    // A Full waits for nothing, so it may precede delays that are not due.
     assert!(
         matches!(queue.first_ready(99, 1000), Ready::Now(id) if Some(id) != queue.oldest().map(|delay| delay.id()))
     );
     let first = queue.oldest().unwrap().id();
     assert_eq!(queue.first_ready(100, 1000), Ready::Now(first));
     assert_eq!(queue.first_ready(0, 2), Ready::Now(first));
-    // Later changes neither hasten nor put off.
+    // Later changes do not change the due time.
     queue.push(Delete, b"/a", None, 200);
     assert_eq!(queue.get(first).unwrap().due(), 100);
     queue.activate(&[first]);
@@ -320,7 +320,7 @@ fn ready_goes_in_order() {
 }
 
 #[test]
-fn take_leaves_out_what_hangs_on_the_skipped() {
+fn take_skips_delays_that_depend_on_a_skipped_one() {
     let mut queue = Queue::new(Coalesce);
     push(&mut queue, (Create, "/d/", ""));
     push(&mut queue, (Create, "/d/e/", ""));
@@ -359,7 +359,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Paths that changed and have not been acted upon since.
+/// Paths that changed and have not been processed since.
 #[derive(Default)]
 struct PendingEvent {
     pending: Vec<String>,
@@ -399,7 +399,7 @@ impl PendingEvent {
         }
     }
 
-    /// What fails takes the rest of its batch with it.
+    /// A failure applies to the rest of its batch.
     fn end(&mut self, queue: &mut Queue, id: DelayId, ok: bool) {
         let Some((batch, _)) = self.running.get(&id) else {
             return;
@@ -468,7 +468,7 @@ fn nothing_is_lost(policy: Policy, steps: &[Step]) {
     assert!(owed.pending.is_empty(), "lost: {:?}", owed.pending);
 }
 
-/// One active delay and one more, besides Moves, is all a path can have.
+/// Asserts that each path has at most one active and one waiting delay besides Moves.
 fn no_path_piles_up(queue: &Queue) {
     let mut seen = HashMap::new();
     for delay in queue.iter().filter(|delay| delay.etype() != Move) {

@@ -1,15 +1,15 @@
-//! Under Settle the target ends up like the source, whatever happens in which order.
+//! Under Coalesce the target becomes equal to the source for each order of events.
 //!
-//! A source is changed at random and its events are queued; delays are carried out on a
-//! target in any order their states allow, early, late, or more than once.
+//! A source is changed at random and its events are queued; delays are executed on a target in any
+//! permitted order, early, late, or more than once.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use lsyncd::queue::{Delay, DelayId, Etype, Policy, Pushed, Queue, Status, Take};
 use proptest::prelude::*;
 
-/// A tree by absolute names without trailing slash; `None` is a directory, a number the
-/// content of a file.
+/// A tree by absolute paths without trailing slash; `None` is a directory, a number is the content
+/// of a file.
 type Tree = BTreeMap<String, Option<u32>>;
 
 fn parent(name: &str) -> &str {
@@ -44,15 +44,15 @@ fn rename(tree: &mut Tree, from: &str, to: &str) {
     }
 }
 
-/// A delay and whether it brings all that is in a directory. That is decided when the batch
-/// starts, by what is there then, as for a list that is made and read later.
+/// A delay, and if it includes all contents of a directory. This depends on the disk when the batch
+/// starts, like a list that is written then and read later.
 type Chosen = (DelayId, bool);
 
 struct World {
     source: Tree,
     target: Tree,
     queue: Queue,
-    /// Batches, each in queue order, and whether they were carried out when they started.
+    /// Batches in queue order, and if they were executed when they started.
     running: Vec<(VecDeque<Chosen>, bool)>,
     writes: u32,
 }
@@ -63,7 +63,7 @@ enum Step {
     Mkdir(&'static str),
     Touch(&'static str),
     Remove(&'static str),
-    /// Only the top gives an event.
+    /// Only the top directory causes an event.
     MoveOut(&'static str),
     Rename(&'static str, &'static str),
     Init,
@@ -166,7 +166,7 @@ impl World {
 
     fn start(&mut self, answers: u32, early: bool) {
         let mut bits = answers;
-        // As a sync does: an Init never runs beside a Move.
+        // As in a sync, an Init never runs at the same time as a Move.
         let runs = |wanted| {
             let active = |own: Delay<'_>| own.status() == Status::Active && own.etype() == wanted;
             self.queue.iter().any(active)
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Ends the first of a batch. If a Move is or was before it and failed, it fails too.
+    /// Ends the first delay of a batch. It fails if a Move before it has failed.
     fn end(&mut self, n: usize, ok: bool) {
         if self.running.is_empty() {
             return;

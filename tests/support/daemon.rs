@@ -151,7 +151,7 @@ impl<'d> Daemon<'d> {
     /// Starts it and waits until the startup transfer is done.
     pub fn start_and_settle(self) -> Running<'d> {
         let mut running = self.start();
-        running.wait_log("finished.");
+        running.wait_log(" finished");
         running
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::script::write_script;
 use super::watchdog::Watched;
 
 /// A temporary directory with `src` (watched) and `trg` (the mirror) in it.
@@ -162,6 +163,13 @@ impl Dir {
             content = with_watch(text).into_bytes();
         }
         fs::write(&path, content).unwrap_or_else(|e| panic!("write {path:?}: {e}"));
+        path
+    }
+
+    /// Writes an executable script below the work directory, with placeholders replaced.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        write_script(&path, &self.expand(text));
         path
     }
 

@@ -11,6 +11,8 @@
 //! | daemon | the daemon under test |
 //! | fake | a recording rsync |
 //! | tree | comparison of trees |
+//! | random | random numbers |
+//! | script | executable scripts, a stand-in for ssh |
 //! | own_process | tests that run in a process of their own |
 //! | watchdog | end of a program one of whose tests hangs |
 //! | bin | programs that the tests put in the place of others |
@@ -23,5 +25,7 @@ pub mod daemon;
 pub mod dir;
 pub mod fake;
 pub mod own_process;
+pub mod random;
+pub mod script;
 pub mod tree;
 pub mod watchdog;

@@ -1,4 +1,4 @@
-//! Malicious files, offered by one who knows how the gate works.
+//! Malicious files from a user who knows how the gate works.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +9,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::{
-    COMMAND, Daemon, SCANNER, arrives, asked, assert_clean, config, script, sentinel, site, start,
+    COMMAND, Daemon, SCANNER, arrives, asked, assert_clean, config, sentinel, site, start,
 };
 use crate::support::dir::{Dir, remove};
 
-/// A time long ago, so that no change of now has it by itself.
+/// Sets a time in the past, which no change gets by itself.
 fn set_time(path: &Path) {
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let file = File::options().write(true).open(path).unwrap();
@@ -29,9 +29,9 @@ fn ctl(dir: &Dir, words: &[&str]) {
     assert!(dir.ctl(words).status().unwrap().success());
 }
 
-/// What tells a file's state by size and time takes these for the same.
+/// Size and time of the files do not differ.
 #[test]
-fn with_size_and_time_of_what_passed() {
+fn a_rejected_file_with_the_size_and_time_of_a_passed_one_is_not_sent() {
     let dir = site();
     for place in ["d", "e"] {
         dir.mkdir(place);
@@ -45,18 +45,18 @@ fn with_size_and_time_of_what_passed() {
     let other = dir.put("other", "EVIL");
     set_time(&other);
     fs::rename(other, dir.src("g")).unwrap();
-    // Whole directories that differ in contents only.
+    // The directories differ in the contents of their files only.
     fs::create_dir(dir.path("d2")).unwrap();
     set_time(&dir.put("d2/f", "EVIL"));
     fs::rename(dir.src("d"), dir.path("d-away")).unwrap();
     fs::rename(dir.path("d2"), dir.src("d")).unwrap();
     sentinel(&dir, &mut daemon, "s");
-    // Now attributes only, and all is compared.
+    // A change of attributes only, then a full comparison.
     dir.chmod("f", 0o600);
     ctl(&dir, &["resync"]);
     sentinel(&dir, &mut daemon, "s2");
     assert_clean(&dir);
-    // Neither is a harmless change of that kind lost.
+    // A harmless change of that kind is sent.
     write_like_before(&dir, "e/f", "FINE");
     arrives(&dir, &mut daemon, "e/f", "FINE");
     daemon.terminate();
@@ -66,9 +66,9 @@ fn with_size_and_time_of_what_passed() {
     assert_clean(&dir);
 }
 
-/// The kernel tells nothing of a change by a name that is outside of the source.
+/// The kernel reports no change through a name outside of the source.
 #[test]
-fn through_a_hard_link_outside() {
+fn a_change_through_a_hard_link_outside_is_not_sent() {
     let dir = site();
     let outside = dir.put("outside", "GOOD");
     set_time(&outside);
@@ -87,9 +87,9 @@ fn through_a_hard_link_outside() {
     assert!(!dir.trg("g").exists() && !dir.trg("h").exists());
 }
 
-/// What a path is changes from look to look.
+/// The file type of a path changes between any two reads.
 #[test]
-fn by_changes_of_kind() {
+fn changes_of_the_file_type_send_nothing_rejected() {
     let dir = site();
     dir.write("x", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -128,7 +128,7 @@ fn by_changes_of_kind() {
 }
 
 #[test]
-fn with_odd_sizes_modes_and_names() {
+fn odd_sizes_modes_and_names_do_not_pass_the_check() {
     let dir = site();
     let longest = "l".repeat(255);
     dir.write("empty", "");
@@ -154,14 +154,14 @@ fn with_odd_sizes_modes_and_names() {
     assert_clean(&dir);
 }
 
-/// One that is asked about many files in a short time.
+/// A check function, which decides about many files in a short time.
 const QUICK: &str = r#"{ function(path, copy)
     local file = io.open(copy) local text = file:read("a") file:close()
     return not text:find("EVIL"), "evil" end }"#;
 
-/// Rejected files with long names: what protects their older versions must not be too much.
+/// The filter rules that protect the older versions are too long for an argument list.
 #[test]
-fn with_names_too_long_for_arguments() {
+fn older_versions_of_rejected_files_with_long_names_stay() {
     let dir = site();
     let above = vec!["d".repeat(250); 10].join("/");
     fs::create_dir_all(dir.src(&above)).unwrap();
@@ -184,9 +184,9 @@ fn with_names_too_long_for_arguments() {
     assert_clean(&dir);
 }
 
-/// Nothing is deleted while too much would have to be protected; afterwards it is.
+/// While more than 1,000 files on the target would have to be protected, nothing is deleted.
 #[test]
-fn that_keep_deletions_from_the_target_do_so_for_a_while_only() {
+fn deletions_wait_while_too_many_files_are_rejected() {
     let dir = site();
     for name in ["gone", "stays"] {
         dir.write(name, "good");
@@ -206,9 +206,9 @@ fn that_keep_deletions_from_the_target_do_so_for_a_while_only() {
     assert_clean(&dir);
 }
 
-/// A scanner that sees names may reject one name of a file and let another pass.
+/// A check function may reject one name of a file and accept another.
 #[test]
-fn under_another_name() {
+fn each_name_of_a_file_is_checked() {
     let dir = site();
     dir.write("a.exe", "good");
     let check = r#"function(path) return not path:match("%.exe$"), "no programs" end"#;
@@ -229,9 +229,9 @@ fn under_another_name() {
     }
 }
 
-/// Many steps, of which each makes a harmless file of a harmless one.
+/// Each step replaces a harmless file by a malicious one and that by a harmless one.
 #[test]
-fn by_renaming_over_what_passed() {
+fn renames_over_a_passed_file_send_nothing_rejected() {
     let dir = site();
     dir.write("good", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -252,9 +252,8 @@ fn by_renaming_over_what_passed() {
     assert_clean(&dir);
 }
 
-/// Quarantine takes names of any length, and attributes of none.
 #[test]
-fn that_are_hard_to_put_into_quarantine() {
+fn quarantine_takes_long_names_and_removes_permissions() {
     let dir = site();
     fs::create_dir(dir.path("jail")).unwrap();
     let name = "q".repeat(255);
@@ -278,9 +277,8 @@ fn that_are_hard_to_put_into_quarantine() {
     assert_clean(&dir);
 }
 
-/// The events of what is written are lost in a queue that is full.
 #[test]
-fn while_events_are_lost() {
+fn an_overflow_sends_nothing_rejected() {
     let dir = site();
     dir.write("f", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -298,15 +296,15 @@ fn while_events_are_lost() {
     assert!(asked(&dir).contains(&"evil".to_owned()));
 }
 
-/// Deeper than any path may be long, and moved in at once.
+/// The path is longer than a system call accepts, and the tree is moved in at once.
 #[test]
-fn very_deep() {
+fn a_rejected_file_below_a_very_deep_directory_is_not_sent() {
     let dir = site();
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("finished.");
     let name = "d".repeat(100);
     let chain = |to: &str, depth: usize| {
-        // From its end on, so that no path is long.
+        // Built from the innermost directory outwards, so that no path is too long.
         let place = |name: &str| dir.path(name);
         fs::create_dir(place("inner")).unwrap();
         fs::write(place("inner/evil"), "EVIL").unwrap();
@@ -325,9 +323,9 @@ fn very_deep() {
     assert_clean(&dir);
 }
 
-/// Only what was copied is what was checked, whatever the scanner says.
+/// A copy that the scanner has changed is not the file that was checked.
 #[test]
-fn with_a_scanner_that_meddles() {
+fn a_scanner_that_changes_the_copies_lets_nothing_pass() {
     for meddling in [
         r#"rm -f -- "$@""#,
         r#"for file; do rm -f -- "$file"; mkdir "$file"; done"#,
@@ -335,12 +333,12 @@ fn with_a_scanner_that_meddles() {
         r#"for file; do echo EVIL > "$file.new"; mv "$file.new" "$file"; done"#,
     ] {
         let dir = site();
-        script(&dir, "scan", &format!("#!/bin/sh\n{meddling}\n"));
+        dir.script("scan", &format!("{meddling}\n"));
         dir.write("f", "good");
         let mut daemon = start(&dir, COMMAND);
         daemon.wait_log("files are held");
         daemon.wait_log("finished.");
-        script(&dir, "scan", SCANNER);
+        dir.script("scan", SCANNER);
         arrives(&dir, &mut daemon, "f", "good");
         assert_clean(&dir);
     }

@@ -1,4 +1,4 @@
-//! Random changes, malicious and harmless, with a scanner that is down now and then.
+//! Random changes, malicious and harmless, with a scanner that fails now and then.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,33 +8,21 @@ use nix::sys::signal::Signal;
 use super::{COMMAND, assert_clean_in, config, site};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
-
-/// The same numbers each time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % sides
-    }
-}
+use crate::support::random::Random;
 
 const TARGETS: [&str; 3] = ["t1", "t2", "t3"];
 
 #[test]
-fn nothing_malicious_ever_arrives_and_all_else_does() {
+fn random_changes_send_everything_but_rejected_files() {
     let dir = site();
     let text = config(COMMAND);
-    Churn::new(&dir, &text, &["trg"], Dice(7)).run();
+    Churn::new(&dir, &text, &["trg"], Random::new(7)).run();
 }
 
-/// With one that is away or slow now and then, reloads and daemons that are killed. More of it:
-/// `LSYNCD_TEST_SEEDS=FROM-TO`.
+/// Targets fail or are slow, the configuration is reloaded, and the daemon is killed.
+/// `LSYNCD_TEST_SEEDS=FROM-TO` runs more seeds.
 #[test]
-fn nor_at_any_of_many_targets() {
+fn random_changes_send_nothing_rejected_to_any_of_three_targets() {
     let seeds = std::env::var("LSYNCD_TEST_SEEDS").unwrap_or_default();
     let seeds = seeds.split_once('-').map_or(11..=11, |(from, to)| {
         from.parse().expect("a number")..=to.parse().expect("a number")
@@ -55,7 +43,7 @@ fn nor_at_any_of_many_targets() {
         let hup = ["all", "changed"][seed as usize % 2];
         let text = config(COMMAND).replace("target = \"@TRG@\"", list);
         let text = text.replace("insist", &format!("stopTimeout = 1, hup = '{hup}', insist"));
-        let mut churn = Churn::new(&dir, &text, &TARGETS, Dice(seed));
+        let mut churn = Churn::new(&dir, &text, &TARGETS, Random::new(seed));
         churn.hard = true;
         churn.run();
     }
@@ -66,20 +54,20 @@ struct Churn<'d> {
     text: &'d str,
     targets: &'d [&'d str],
     daemon: Running<'d>,
-    dice: Dice,
+    random: Random,
     name: &'static str,
-    /// Daemons are killed and configurations read again.
+    /// Also kills the daemon and reloads the configuration.
     hard: bool,
 }
 
 impl<'d> Churn<'d> {
-    fn new(dir: &'d Dir, text: &'d str, targets: &'d [&'d str], dice: Dice) -> Churn<'d> {
+    fn new(dir: &'d Dir, text: &'d str, targets: &'d [&'d str], random: Random) -> Churn<'d> {
         Churn {
             dir,
             text,
             targets,
             daemon: Daemon::new(dir, text).start(),
-            dice,
+            random,
             name: "daemon",
             hard: false,
         }
@@ -93,7 +81,7 @@ impl<'d> Churn<'d> {
         }
         let mut places = ["a", "b", "a/c"];
         for turn in 0..400 {
-            change(dir, &mut self.dice, &mut places, turn);
+            change(dir, &mut self.random, &mut places, turn);
             if self.hard {
                 self.trouble();
             }
@@ -126,11 +114,11 @@ impl<'d> Churn<'d> {
         self.is_clean();
     }
 
-    /// What goes wrong around it.
+    /// Causes one failure around the daemon.
     fn trouble(&mut self) {
-        let target = TARGETS[self.dice.roll(3) as usize];
+        let target = TARGETS[self.random.below(3)];
         let (dead, held) = (format!("{target}.dead"), format!("{target}.held"));
-        match self.dice.roll(80) {
+        match self.random.below(80) {
             0..=2 => drop(self.dir.put(&dead, "")),
             3..=5 => drop(self.dir.put(&held, "")),
             6..=10 => {
@@ -145,7 +133,7 @@ impl<'d> Churn<'d> {
                     let _ = fs::remove_file(self.dir.path(format!("{target}.held")));
                 }
                 self.daemon.wait_all_gone();
-                // The end of the one takes along all that has its name.
+                // Dropping a daemon kills all processes with its name.
                 self.name = match self.name {
                     "daemon" => "again",
                     _ => "daemon",
@@ -165,7 +153,7 @@ impl<'d> Churn<'d> {
                 let _ = fs::remove_file(self.dir.path(format!("{target}.{end}")));
             }
         }
-        // One that has just been started does not listen yet, and has failed at nothing.
+        // A daemon that has just been started may not listen yet, and has nothing to retry.
         drop(self.dir.ctl(&["retry"]).output().unwrap());
     }
 
@@ -176,19 +164,19 @@ impl<'d> Churn<'d> {
     }
 }
 
-fn change(dir: &Dir, dice: &mut Dice, places: &mut [&str; 3], turn: usize) {
-    let name = |dice: &mut Dice, places: &[&str; 3]| {
-        let place = places[dice.roll(3) as usize];
-        format!("{place}/f{}", dice.roll(6))
+fn change(dir: &Dir, random: &mut Random, places: &mut [&str; 3], turn: usize) {
+    let name = |random: &mut Random, places: &[&str; 3]| {
+        let place = places[random.below(3)];
+        format!("{place}/f{}", random.below(6))
     };
-    let file = name(dice, places);
-    match dice.roll(12) {
-        // Each of its own size, as a stand-in for rsync is not told to look at contents.
+    let file = name(random, places);
+    match random.below(12) {
+        // Each has another size, as a wrapper of rsync gets no option to compare contents.
         0..=2 => dir.write(&file, format!("good {}", "x".repeat(turn))),
         3..=4 => dir.write(&file, format!("EVIL {}", "x".repeat(turn))),
         5 if dir.src(&file).exists() => dir.append(&file, "EVIL"),
         6 if dir.src(&file).exists() => dir.rm(&file),
-        7..=8 if dir.src(&file).exists() => dir.mv(&file, name(dice, places)),
+        7..=8 if dir.src(&file).exists() => dir.mv(&file, name(random, places)),
         5..=8 => {}
         9 if places[1] == "b" => {
             dir.mv("b", "d");
@@ -203,7 +191,7 @@ fn change(dir: &Dir, dice: &mut Dice, places: &mut [&str; 3], turn: usize) {
     }
 }
 
-/// Waits until the target has a file with this content, or none.
+/// Waits until the target has a file with this content, or no file.
 fn arrives(dir: &Dir, daemon: &mut Running<'_>, target: &str, file: &str, content: Option<&[u8]>) {
     let path = dir.path(format!("{target}/{file}"));
     daemon.wait_for(&format!("{target}/{file} is current"), |_| {

@@ -1,4 +1,4 @@
-//! ClamAV with a signature of our own; skipped where it is not installed.
+//! ClamAV with a signature of the test; skipped if it is not installed.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use crate::support::dir::{Dir, poll, program, skip};
 
 const MISSING: &str = "no ClamAV (clamd and clamdscan)";
 
-/// A clamd that knows one signature.
+/// A clamd with one signature.
 struct Clamd(Child);
 
 impl Clamd {
@@ -39,7 +39,7 @@ impl Drop for Clamd {
 }
 
 #[test]
-fn with_a_signature_of_our_own() {
+fn clamav_rejects_a_file_with_a_known_signature() {
     if program("clamd").is_none() || program("clamdscan").is_none() {
         return skip(MISSING);
     }

@@ -1,4 +1,4 @@
-//! What breaks while files are checked: nothing unchecked leaves, nothing is lost for good.
+//! Failures while files are checked: nothing unchecked is sent, and nothing is lost.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::signal::Signal;
 
 use super::{
-    COMMAND, Daemon, SCANNER, arrives, asked, assert_clean, config, script, sentinel, site, start,
+    COMMAND, Daemon, SCANNER, arrives, asked, assert_clean, config, sentinel, site, start,
 };
 use crate::support::dir::{Dir, program, remove, skip};
 
-/// The private directory.
+/// Returns the staging directory.
 fn staging(dir: &Dir) -> std::path::PathBuf {
     let entries = fs::read_dir(dir.root()).unwrap().flatten();
     let mut paths = entries.map(|entry| entry.path());
@@ -19,7 +19,7 @@ fn staging(dir: &Dir) -> std::path::PathBuf {
 }
 
 #[test]
-fn killed_in_the_middle_and_started_again() {
+fn after_a_kill_files_are_checked_again() {
     let dir = site();
     dir.write("old", "good");
     let names = ["one", "two", "three"];
@@ -40,16 +40,16 @@ fn killed_in_the_middle_and_started_again() {
         assert_clean(&dir);
     }
     assert_eq!(fs::read(dir.trg("old")).unwrap(), b"good");
-    // Nothing is left of the copies that were being checked.
+    // No copies of the interrupted check are left.
     let incoming = staging(&dir).join("incoming");
     daemon.wait_for("no copies", |_| {
         fs::read_dir(&incoming).unwrap().next().is_none()
     });
 }
 
-/// Who removes it while the daemon runs has all checked again, as it is needed.
+/// If the directory is removed while the daemon runs, files are checked again when they are needed.
 #[test]
-fn the_private_directory_is_removed() {
+fn a_removed_staging_directory_is_made_again() {
     let dir = site();
     dir.write("f", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -65,9 +65,9 @@ fn the_private_directory_is_removed() {
     }
 }
 
-/// One directory that cannot be read, for a daemon that is not all-powerful.
+/// The daemon runs without the capabilities that let root read every directory.
 #[test]
-fn a_directory_cannot_be_read() {
+fn an_unreadable_directory_holds_nothing_up() {
     let Some(setpriv) = program("setpriv") else {
         return skip("no setpriv");
     };
@@ -101,12 +101,11 @@ fn a_directory_cannot_be_read() {
     }
 }
 
-/// Its child keeps the output open; nobody waits for that.
 #[test]
-fn a_scanner_leaves_something_behind() {
+fn a_child_of_the_scanner_that_keeps_its_output_open_is_not_waited_for() {
     let dir = site();
     let text = SCANNER.replace("status=0\n", "status=0\nsleep 1000 &\n");
-    script(&dir, "scan", &text);
+    dir.script("scan", &text);
     dir.write("evil", "EVIL");
     let mut daemon = start(&dir, COMMAND);
     sentinel(&dir, &mut daemon, "s");
@@ -114,13 +113,13 @@ fn a_scanner_leaves_something_behind() {
 }
 
 #[test]
-fn a_scanner_talks_without_end() {
+fn megabytes_of_scanner_output_do_not_fill_the_log() {
     let dir = site();
     let text = SCANNER.replace(
         "exit $status",
         "head -c 20000000 /dev/zero | tr '\\0' x; echo >&2; exit $status",
     );
-    script(&dir, "scan", &text);
+    dir.script("scan", &text);
     dir.write("evil", "EVIL");
     let mut daemon = start(&dir, COMMAND);
     sentinel(&dir, &mut daemon, "s");
@@ -128,9 +127,9 @@ fn a_scanner_talks_without_end() {
     assert!(daemon.log().len() < 100_000);
 }
 
-/// With a limit for deletions nothing that only is not checked yet counts as deleted.
+/// `maxDelete` is lower than the number of files that are not checked.
 #[test]
-fn all_has_to_be_checked_again_while_the_scanner_is_down() {
+fn unchecked_files_do_not_count_as_deleted() {
     let dir = site();
     for number in 0..20 {
         dir.write(format!("f{number}"), "good");
@@ -153,7 +152,7 @@ fn all_has_to_be_checked_again_while_the_scanner_is_down() {
 }
 
 #[test]
-fn without_startup_and_with_one_process_only() {
+fn files_are_checked_without_startup_transfer_and_with_one_process() {
     let dir = site();
     dir.write("before", "EVIL");
     let text = config(COMMAND).replace("insist = true", "insist = true, maxProcesses = 1");
@@ -176,9 +175,8 @@ fn without_startup_and_with_one_process_only() {
     assert_clean(&dir);
 }
 
-/// What has been checked while the sync was paused waits like everything else.
 #[test]
-fn paused_while_it_checks() {
+fn files_checked_during_a_pause_are_sent_after_it() {
     let dir = site();
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("finished.");
@@ -202,9 +200,8 @@ fn paused_while_it_checks() {
     assert_clean(&dir);
 }
 
-/// Another directory comes in place of the source while files are being checked.
 #[test]
-fn the_source_is_replaced() {
+fn a_source_replaced_during_a_check_is_not_sent() {
     let dir = site();
     dir.write("f", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -229,7 +226,7 @@ fn the_source_is_replaced() {
 }
 
 #[test]
-fn the_place_for_copies_is_full() {
+fn a_full_staging_directory_holds_only_files_that_do_not_fit() {
     let dir = site();
     let (Some(unshare), true) = (program("unshare"), nix::unistd::geteuid().is_root()) else {
         return skip("a file system of its own needs root and unshare");

@@ -1,21 +1,21 @@
-//! Black-box tests of the check gate: malicious files are offered in every way one can think of,
-//! and none may appear at the target.
+//! Black-box tests of the check gate: malicious files appear in many ways, and none may reach the
+//! target.
 //!
-//! Scanners are stand-ins, shell scripts that reject what contains `EVIL`; `clamav` is the real
-//! one, where it is installed. That something does *not* arrive is looked at when a harmless file
-//! that was written after it has.
+//! The scanner is a shell script that rejects files containing `EVIL`; `clamav` runs the real one
+//! if it is installed. That a file does *not* arrive is verified when a harmless file that was
+//! written later has arrived.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | offered | at startup, by rename, hard link, growth, symlink, hostile names |
-//! | attacks | the same by one who knows how it works |
-//! | faults | what breaks while files are checked: space, places, processes, sources |
-//! | scanners | that hang, fail, are down, come back, and are not asked twice |
-//! | verdicts | what becomes of rejected files, and what is told of them |
-//! | swaps | names that become something else under a transfer |
+//! | offered | malicious files at startup, by rename, hard link, growth, symlink |
+//! | attacks | malicious files from a user who knows how the gate works |
+//! | faults | failures while files are checked: space, directories, processes, sources |
+//! | scanners | scanners that hang, fail and recover |
+//! | verdicts | what happens to rejected files, and how they are reported |
+//! | swaps | names whose file type changes during a transfer |
 //! | targets | one check for many targets |
-//! | churn | random changes, with a scanner that is down now and then |
-//! | clamav | a real scanner with a signature of our own |
+//! | churn | random changes, with a scanner that fails now and then |
+//! | clamav | a real scanner |
 
 mod attacks;
 mod churn;
@@ -28,16 +28,14 @@ mod targets;
 mod verdicts;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// Answers as `clamdscan` does, and notes down what it was asked about. While a file `down` is
-/// there it fails, while a file `hang` is there it does not end.
-const SCANNER: &str = r#"#!/bin/sh
-for file; do echo "${file##*/}" >> @DIR@/asked; done
+/// Answers like `clamdscan`, and records the names it gets in `asked`. It fails while a file `down`
+/// exists, and does not end while a file `hang` exists.
+const SCANNER: &str = r#"for file; do echo "${file##*/}" >> @DIR@/asked; done
 while test -e @DIR@/hang; do sleep 0.05; done
 test -e @DIR@/down && { echo "cannot connect" >&2; exit 2; }
 status=0
@@ -47,10 +45,10 @@ done
 exit $status
 "#;
 
-/// The words of a check by the stand-in.
+/// The key of `check` that runs the stand-in.
 const COMMAND: &str = r#"command = { "@DIR@/scan" }"#;
 
-/// A configuration with these words in `check`.
+/// Returns a configuration with these keys in `check`.
 fn config(check: &str) -> String {
     with_check(&format!("{{ {check} }}"))
 }
@@ -66,23 +64,18 @@ sync{{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.2,
     )
 }
 
-/// A directory with the stand-in.
+/// Returns a directory with the stand-in.
 fn site() -> Dir {
     let dir = Dir::new();
-    script(&dir, "scan", SCANNER);
+    dir.script("scan", SCANNER);
     dir
-}
-
-fn script(dir: &Dir, name: &str, text: &str) {
-    let path = dir.put(name, dir.expand(text));
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn start<'d>(dir: &'d Dir, check: &str) -> Running<'d> {
     Daemon::new(dir, &config(check)).start()
 }
 
-/// Waits until a file that is written now has arrived, with all that came before it.
+/// Writes a file and waits until it has arrived, with everything that was written before.
 fn sentinel(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
     dir.write(name, "harmless");
     arrives(dir, daemon, name, "harmless");
@@ -94,13 +87,13 @@ fn arrives(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
     });
 }
 
-/// Nothing below the target has the word in it.
+/// Asserts that no file below the target contains `EVIL`.
 fn assert_clean(dir: &Dir) {
     assert_clean_in(dir, "trg");
 }
 
 fn assert_clean_in(dir: &Dir, target: &str) {
-    // What goes meanwhile has not stayed.
+    // A file that disappears meanwhile has not stayed.
     let mut open = vec![dir.path(target)];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -118,7 +111,7 @@ fn is_evil(path: &Path) -> bool {
     fs::read(path).is_ok_and(|text| text.windows(4).any(|word| word == b"EVIL"))
 }
 
-/// What the stand-in was asked about, by name.
+/// Returns the names of the files that the stand-in has checked.
 fn asked(dir: &Dir) -> Vec<String> {
     let text = fs::read_to_string(dir.path("asked")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()

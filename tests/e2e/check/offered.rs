@@ -1,15 +1,13 @@
-//! Malicious files, offered in all ways.
+//! Malicious files that appear in the source in various ways.
 
 use std::fs;
 
-use super::{
-    COMMAND, SCANNER, arrives, asked, assert_clean, config, script, sentinel, site, start,
-};
+use super::{COMMAND, SCANNER, arrives, asked, assert_clean, config, sentinel, site, start};
 use crate::support::daemon::Daemon;
 use crate::support::dir;
 
 #[test]
-fn at_startup() {
+fn rejected_files_are_not_sent_at_startup() {
     let dir = site();
     dir.mkdir("d");
     dir.write("good", "1");
@@ -24,9 +22,8 @@ fn at_startup() {
     assert_clean(&dir);
 }
 
-/// The target keeps what it has of a file that does not leave, whatever deletes there.
 #[test]
-fn older_versions_stay() {
+fn older_versions_of_rejected_files_stay_on_the_target() {
     let dir = site();
     dir.mkdir("d");
     dir.write("d/f", "EVIL");
@@ -50,7 +47,7 @@ fn older_versions_stay() {
 }
 
 #[test]
-fn by_writing_and_growing() {
+fn written_and_growing_files_are_checked() {
     let dir = site();
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("finished.");
@@ -64,16 +61,15 @@ fn by_writing_and_growing() {
     assert_clean(&dir);
 }
 
-/// The scanner itself gives the signal: what is written while it looks at the copy does not
-/// leave with the file it looks at.
+/// The scanner itself changes the file while it reads the copy.
 #[test]
-fn between_check_and_transfer() {
+fn a_change_between_check_and_transfer_is_not_sent() {
     let dir = site();
     let turncoat = SCANNER.replace(
         "status=0\n",
         "status=0\ntest -e @SRC@/turncoat && printf EVIL > @SRC@/turncoat\n",
     );
-    script(&dir, "scan", &turncoat);
+    dir.script("scan", &turncoat);
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("finished.");
     dir.write("turncoat", "harmless");
@@ -83,7 +79,7 @@ fn between_check_and_transfer() {
 }
 
 #[test]
-fn by_rename_hard_link_and_symlink() {
+fn renamed_and_linked_files_are_checked() {
     let dir = site();
     let outside = dir.put("outside", "EVIL");
     fs::create_dir(dir.path("tree")).unwrap();
@@ -109,7 +105,7 @@ fn by_rename_hard_link_and_symlink() {
     ] {
         assert!(!dir.trg(name).exists(), "{name}");
     }
-    // A symlink leaves as the name it is, not as what is there.
+    // A symlink is sent as a symlink.
     assert!(
         fs::symlink_metadata(dir.trg("symlink"))
             .unwrap()
@@ -117,9 +113,8 @@ fn by_rename_hard_link_and_symlink() {
     );
 }
 
-/// A directory that becomes a symlink to one with other contents.
 #[test]
-fn through_a_symlinked_directory() {
+fn a_directory_replaced_by_a_symlink_sends_nothing_unchecked() {
     let dir = site();
     dir.mkdir("d");
     dir.write("d/f", "good");
@@ -152,14 +147,14 @@ const NAMES: [&[u8]; 9] = [
 ];
 
 #[test]
-fn with_hostile_names() {
+fn files_with_hostile_names_are_checked() {
     for check in [
         COMMAND,
         r#"command = { "xargs", "-0", "@DIR@/scan123" }, stdin = true"#,
     ] {
         let dir = site();
-        // xargs has codes of its own: 123 for any failure, of which 1 is one.
-        script(&dir, "scan123", "#!/bin/sh\n@DIR@/scan \"$@\"\n");
+        // xargs exits with 123 if a command has failed.
+        dir.script("scan123", "@DIR@/scan \"$@\"\n");
         let check = if check.contains("stdin") {
             format!("{check}, reject = {{ 123 }}")
         } else {
@@ -173,7 +168,7 @@ fn with_hostile_names() {
             }
         };
         offer("evil", "EVIL");
-        // The target has older versions: no pattern may miss them, nor hit others.
+        // The target has older versions: the patterns must match them and no other names.
         fs::create_dir(dir.trg("evil")).unwrap();
         for name in NAMES {
             fs::write(dir.trg([b"evil/", name].concat()), "older").unwrap();
@@ -199,7 +194,7 @@ fn with_hostile_names() {
 }
 
 #[test]
-fn renamed_and_unchanged_files_are_not_asked_about_again() {
+fn renamed_and_unchanged_files_are_not_checked_again() {
     let dir = site();
     dir.mkdir("d");
     dir.write("d/f", "once");
@@ -218,7 +213,7 @@ fn renamed_and_unchanged_files_are_not_asked_about_again() {
     dir.mv("e/g", "h");
     arrives(&dir, &mut daemon, "h", "once");
     assert_eq!(asked(&dir), ["f", "s"]);
-    // Other rules: what the old ones let pass is looked at again.
+    // With other keys in `check`, everything is checked again.
     daemon.terminate();
     let other = config(&format!("{COMMAND}, parallel = 1"));
     let mut daemon = Daemon::new(&dir, &other).named("third").start();

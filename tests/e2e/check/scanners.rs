@@ -1,12 +1,12 @@
-//! Scanners that do not answer: nothing is waved through, and all goes on when they do.
+//! Scanners that fail: nothing unchecked is sent, and everything continues when they recover.
 
 use std::fs;
 
-use super::{COMMAND, arrives, asked, assert_clean, script, sentinel, site, start, with_check};
+use super::{COMMAND, arrives, asked, assert_clean, sentinel, site, start, with_check};
 use super::{Daemon, SCANNER};
 
 #[test]
-fn down_at_startup_and_back() {
+fn files_are_held_until_a_failing_scanner_recovers() {
     let dir = site();
     dir.put("down", "");
     dir.mkdir("d");
@@ -18,7 +18,7 @@ fn down_at_startup_and_back() {
     let mut daemon = start(&dir, COMMAND);
     daemon.wait_log("files are held as they could not be checked");
     daemon.wait_log("finished.");
-    // What needs no check is there.
+    // Symlinks need no check.
     assert!(fs::symlink_metadata(dir.trg("d/l")).is_ok());
     assert_eq!(fs::read(dir.trg("d/good")).unwrap(), b"older");
     daemon.wait_for("the status says why", |_| {
@@ -33,7 +33,7 @@ fn down_at_startup_and_back() {
 }
 
 #[test]
-fn down_while_running_deletions_go_on() {
+fn deletions_continue_while_the_scanner_fails() {
     let dir = site();
     dir.write("gone", "1");
     let mut daemon = start(&dir, COMMAND);
@@ -51,7 +51,7 @@ fn down_while_running_deletions_go_on() {
 }
 
 #[test]
-fn hanging() {
+fn a_hanging_scanner_is_ended() {
     let dir = site();
     dir.put("hang", "");
     dir.write("f", "good");
@@ -66,7 +66,7 @@ fn hanging() {
 }
 
 #[test]
-fn hanging_does_not_hold_up_the_end() {
+fn a_hanging_scanner_does_not_delay_the_stop() {
     let dir = site();
     dir.put("hang", "");
     dir.write("f", "good");
@@ -77,29 +77,28 @@ fn hanging_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn not_there_and_killed() {
-    for text in ["#!/no/such/interpreter\n", "#!/bin/sh\nkill -9 $$\n"] {
+fn files_are_held_while_the_scanner_cannot_be_executed_or_is_killed() {
+    for text in ["#!/no/such/interpreter\n", "kill -9 $$\n"] {
         let dir = site();
-        script(&dir, "scan", text);
+        dir.script("scan", text);
         dir.write("f", "good");
         let mut daemon = start(&dir, COMMAND);
         daemon.wait_log("/f is held: the scanner");
         daemon.wait_log("finished.");
         assert!(!dir.trg("f").exists());
-        script(&dir, "scan", SCANNER);
+        dir.script("scan", SCANNER);
         arrives(&dir, &mut daemon, "f", "good");
     }
 }
 
-/// One file that the scanner cannot take does not hold up the others.
 #[test]
-fn one_file_it_fails_at() {
+fn a_file_that_the_scanner_fails_at_does_not_hold_up_others() {
     let dir = site();
     let text = SCANNER.replace(
         "status=0\n",
         "status=0\nfor file; do grep -q POISON -- \"$file\" && exit 2; done\n",
     );
-    script(&dir, "scan", &text);
+    dir.script("scan", &text);
     dir.write("poison", "POISON");
     for number in 0..100 {
         dir.write(format!("good{number}"), "good");
@@ -115,7 +114,7 @@ fn one_file_it_fails_at() {
 }
 
 #[test]
-fn functions_and_lists_are_asked_in_order() {
+fn several_checks_run_in_order() {
     let dir = site();
     dir.write("a.exe", "good");
     dir.write("evil", "EVIL");

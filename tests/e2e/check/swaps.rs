@@ -1,5 +1,5 @@
-//! Names that become something else while a transfer that has listed them runs: what rsync opens
-//! by such a name is what has passed, or nothing.
+//! Names whose file type changes while a transfer that has listed them runs: rsync opens a checked
+//! file by such a name, or nothing.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -13,7 +13,7 @@ use super::targets::{arrives, checked, retry, site, start, sync, targets};
 use super::{COMMAND, Daemon, assert_clean_in};
 use crate::support::dir::Dir;
 
-/// The staged tree, of which there is one.
+/// Returns the only staged tree.
 fn tree(dir: &Dir) -> PathBuf {
     let entries = fs::read_dir(dir.root()).unwrap().flatten();
     let mut names = entries.map(|entry| entry.path());
@@ -21,7 +21,7 @@ fn tree(dir: &Dir) -> PathBuf {
     names.find(is_tree).unwrap().join("tree")
 }
 
-/// What a path has become: nothing, `d`irectory, `f`ile, `l`ink or `p`ipe.
+/// Returns the type of a path: `d`irectory, `f`ile, `l`ink, `p`ipe or nothing.
 fn kind(path: PathBuf) -> Option<char> {
     let kind = path.symlink_metadata().ok()?.file_type();
     Some(match kind {
@@ -32,7 +32,7 @@ fn kind(path: PathBuf) -> Option<char> {
     })
 }
 
-/// Puts something else in the place of each name, `was-is` by its kinds.
+/// Replaces the file of each name `BEFORE-AFTER` by one of the other type.
 fn swap(dir: &Dir, name: &str) {
     let path = dir.src(name);
     fs::rename(&path, dir.path(format!("away-{name}"))).unwrap();
@@ -62,14 +62,14 @@ const NAMES: [&str; 6] = [
     "file-pipe",
 ];
 
-/// Which names are what they shall become, in a directory.
+/// Returns true if all names in a directory have their new type.
 fn all_swapped(place: PathBuf) -> bool {
     let kinds = NAMES.map(|name| kind(place.join(name)));
     let inner = kind(place.join("directory-directory/inner"));
     kinds == ['l', 'f', 'p', 'd', 'l', 'p'].map(Some) && inner == Some('l')
 }
 
-/// A slow transfer to `t2` has listed all names when they become something else for `t1`.
+/// A slow transfer to `t2` has listed all names when they are replaced for `t1`.
 fn swapped_under_a_transfer(more: &str) {
     let dir = site(2);
     let text = super::targets::SETTINGS.to_owned()
@@ -99,7 +99,7 @@ fn swapped_under_a_transfer(more: &str) {
         };
         arrives(&dir, &mut daemon, [1], (&file, "harmless"));
     }
-    // The transfer for t2 that runs has been given these names, or will list them.
+    // The running transfer to t2 has these names in its list, or will read them.
     daemon.wait_for("a transfer to t2 is held", |_| {
         dir.path("t2.calls").exists()
     });
@@ -117,7 +117,7 @@ fn swapped_under_a_transfer(more: &str) {
     fs::remove_file(dir.path("t2.held")).unwrap();
     for target in ["t1", "t2"] {
         daemon.wait_for(&format!("{target} has all that is new"), |_| {
-            // Held ones come later each time.
+            // Held files are retried with growing waits.
             retry(&dir);
             let done = all_swapped(dir.path(target));
             assert_clean_in(&dir, target);
@@ -128,18 +128,18 @@ fn swapped_under_a_transfer(more: &str) {
 }
 
 #[test]
-fn under_a_transfer_of_a_list_wait_until_it_has_ended() {
+fn a_swap_waits_for_a_transfer_with_a_list_of_files() {
     swapped_under_a_transfer("archive = true, list = 'files-from'");
 }
 
 #[test]
-fn under_a_transfer_by_filter_wait_until_it_has_ended() {
+fn a_swap_waits_for_a_transfer_with_an_include_list() {
     swapped_under_a_transfer("archive = true, list = 'filter'");
 }
 
-/// A writer exchanges a directory and a link as fast as it can, for a while.
+/// A writer exchanges a directory and a link as fast as it can.
 #[test]
-fn in_a_race_send_nothing_that_was_rejected() {
+fn a_race_with_a_transfer_sends_nothing_rejected() {
     const RACE: Duration = Duration::from_secs(6);
     let dir = site(2);
     let mut daemon = start(&dir, 1..=2);

@@ -1,4 +1,4 @@
-//! One check for many targets: they share what has passed, and nothing else.
+//! One check for many targets: they share the staged tree.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -9,7 +9,7 @@ use super::{COMMAND, asked, assert_clean_in};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// A directory with both stand-ins and so many targets, `t1`, `t2` and so on.
+/// Returns a directory with both stand-ins and this number of targets, `t1`, `t2` and so on.
 pub fn site(targets: usize) -> Dir {
     let dir = super::site();
     let script = concat!(
@@ -88,12 +88,12 @@ fn ctl(dir: &Dir, words: &[&str]) {
 }
 
 #[test]
-fn are_served_by_one_scan() {
+fn one_scan_serves_all_targets() {
     let dir = site(5);
     dir.write("before", "1");
     let mut daemon = start(&dir, 1..=5);
     arrives(&dir, &mut daemon, 1..=5, ("before", "1"));
-    // It appears with its contents: a look between two steps would have it asked about twice.
+    // It appears with its contents: a scan between two steps would check files twice.
     dir.mkdir("d");
     dir.put("new", "2");
     fs::rename(dir.path("new"), dir.src("d/new")).unwrap();
@@ -117,9 +117,9 @@ fn are_served_by_one_scan() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
-/// Syncs of their own share as well, but not with one that checks other files, or otherwise.
+/// The filter or the check of the other syncs differs.
 #[test]
-fn classic_syncs_share_what_is_equal() {
+fn separate_syncs_share_a_scan_if_source_and_check_are_equal() {
     let dir = site(4);
     dir.write("f", "1");
     dir.write("g.tmp", "2");
@@ -143,7 +143,7 @@ fn classic_syncs_share_what_is_equal() {
 }
 
 #[test]
-fn functions_are_asked_once() {
+fn a_check_function_is_called_once_for_all_targets() {
     let dir = site(3);
     dir.write("f", "1");
     dir.write("g.exe", "2");
@@ -165,7 +165,7 @@ fn functions_are_asked_once() {
 }
 
 #[test]
-fn that_are_dead_or_slow_hold_up_no_one_and_get_nothing_malicious() {
+fn dead_and_slow_targets_hold_up_no_other_and_get_nothing_rejected() {
     let dir = site(4);
     dir.write("same", "harmless");
     let mut daemon = start(&dir, 1..=4);
@@ -177,7 +177,7 @@ fn that_are_dead_or_slow_hold_up_no_one_and_get_nothing_malicious() {
         dir.write(&name, "x");
         arrives(&dir, &mut daemon, 3..=4, (&name, "x"));
     }
-    // Both have it to do, and neither has done it.
+    // The change is pending for both targets.
     dir.write("same", "EVIL");
     dir.write("late", "y");
     arrives(&dir, &mut daemon, 3..=4, ("late", "y"));
@@ -195,7 +195,7 @@ fn that_are_dead_or_slow_hold_up_no_one_and_get_nothing_malicious() {
 }
 
 #[test]
-fn all_wait_for_a_scanner_that_is_down() {
+fn all_targets_wait_for_a_failing_scanner() {
     let dir = site(3);
     dir.write("f", "1");
     let mut daemon = start(&dir, 1..=3);
@@ -219,9 +219,8 @@ fn all_wait_for_a_scanner_that_is_down() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
-/// What is rejected goes from every target, and is told once.
 #[test]
-fn all_lose_what_is_rejected() {
+fn delete_target_deletes_on_all_targets_and_reports_once() {
     for (on_reject, stays) in [("'delete-target'", true), ("'quarantine'", false)] {
         let dir = site(3);
         fs::create_dir(dir.path("jail")).unwrap();
@@ -247,14 +246,14 @@ fn all_lose_what_is_rejected() {
 }
 
 #[test]
-fn that_join_need_no_scan() {
+fn a_target_that_joins_needs_no_scan() {
     let dir = site(4);
     dir.write("f", "1");
     dir.write("evil", "EVIL");
     let mut daemon = start(&dir, 1..=2);
     arrives(&dir, &mut daemon, 1..=2, ("f", "1"));
     let before = asked_about(&dir, "f");
-    // The first one, whose gate it was, leaves.
+    // The first target, which owned the gate, is removed.
     let text = SETTINGS.to_owned() + &sync(&targets(2..=4), &checked(COMMAND));
     dir.put("config.lua", dir.expand(&text));
     daemon.signal(Signal::SIGHUP);
@@ -266,7 +265,7 @@ fn that_join_need_no_scan() {
     arrives(&dir, &mut daemon, 2..=4, ("g", "2"));
     assert_eq!(asked_about(&dir, "g"), 1);
 
-    // Another check makes another tree in the same place.
+    // Another check makes another tree in the same directory.
     let check = checked("command = { '@DIR@/scan' }, reject = { 1, 3 }");
     let text = SETTINGS.to_owned() + &sync(&targets(2..=4), &check);
     dir.put("config.lua", dir.expand(&text));
@@ -283,7 +282,7 @@ fn that_join_need_no_scan() {
 }
 
 #[test]
-fn a_place_is_for_one_kind_of_check() {
+fn two_different_checks_cannot_share_a_staging_directory() {
     let dir = site(2);
     let place = |number, scan: &str| {
         let check = format!("command = {{ '{scan}' }}, staging = '@DIR@/stage'");
@@ -299,9 +298,9 @@ fn a_place_is_for_one_kind_of_check() {
     );
 }
 
-/// A reload makes the tree anew, from which something is just being sent to one of them.
+/// The reload replaces the staged tree from which a transfer is reading.
 #[test]
-fn that_are_being_sent_to_lose_nothing_by_a_reload() {
+fn a_reload_during_a_transfer_loses_no_file() {
     let function = r#"check = function(path, copy)
         local file = io.open(copy); local text = file:read("a"); file:close()
         return not text:find("EVIL"), "evil"
@@ -320,13 +319,13 @@ fn that_are_being_sent_to_lose_nothing_by_a_reload() {
                 .ok()
         };
         let inodes = [inode(1), inode(2)];
-        // All of it is sent to the first.
+        // The first target gets a full comparison.
         dir.put("t1.held", "");
         let calls = || dir.text("t1.calls").lines().count();
         let count = calls();
         resync(&dir, "web/@DIR@/t1");
         daemon.wait_for("a transfer", |_| calls() > count);
-        // The new checks do not answer before that has come to its end.
+        // The new checks fail until the transfer has ended.
         dir.put("config.lua", dir.expand(&config(after)));
         dir.put("down", "");
         daemon.signal(Signal::SIGHUP);
@@ -344,9 +343,9 @@ fn that_are_being_sent_to_lose_nothing_by_a_reload() {
     }
 }
 
-/// Keys of a target that say which files share nothing; others do.
+/// Other keys of a target do not prevent the sharing.
 #[test]
-fn with_keys_of_their_own() {
+fn targets_with_other_filters_share_no_scan() {
     let dir = site(4);
     dir.write("f", "1");
     dir.write("g.tmp", "2");
@@ -367,9 +366,9 @@ fn with_keys_of_their_own() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
-/// Whoever could exchange a symlink on the way to the private directory could exchange all.
+/// The symlink leads to a directory that contains other files.
 #[test]
-fn and_the_place_is_reached_by_a_symlink() {
+fn an_exchanged_symlink_above_the_staging_directory_sends_nothing_unchecked() {
     let dir = site(1);
     for name in ["safe", "theirs"] {
         fs::create_dir(dir.path(name)).unwrap();

@@ -1,11 +1,11 @@
-//! What becomes of rejected files, and what is told of them.
+//! What happens to rejected files, and how they are reported.
 
 use std::fs;
 
 use super::{COMMAND, Daemon, arrives, assert_clean, sentinel, site, start};
 
 #[test]
-fn delete_target() {
+fn delete_target_deletes_on_the_target() {
     let dir = site();
     dir.write("f", "good");
     dir.write("g", "EVIL");
@@ -19,9 +19,9 @@ fn delete_target() {
     assert!(dir.src("f").exists());
 }
 
-/// Rules for so many would be too much: nothing is deleted, so nothing is lost.
+/// Too many filter rules would be needed, so nothing is deleted.
 #[test]
-fn too_many_to_protect() {
+fn too_many_rejected_files_suspend_deletions() {
     let dir = site();
     for number in 0..1001 {
         dir.write(format!("evil{number}"), "EVIL");
@@ -39,7 +39,7 @@ fn too_many_to_protect() {
 }
 
 #[test]
-fn quarantine() {
+fn quarantine_moves_rejected_files() {
     let dir = site();
     fs::create_dir(dir.path("jail")).unwrap();
     dir.put("jail/f", "one of before");
@@ -57,7 +57,7 @@ fn quarantine() {
 }
 
 #[test]
-fn hooks() {
+fn on_reject_calls_functions_and_commands() {
     let function = r#"onReject = function(path, reason)
       local file = io.open("@DIR@/told", "a") file:write(path, " ", reason, "\n") file:close() end"#;
     let command = r#"onReject = { "sh", "-c", 'echo "$1 $2" >> @DIR@/told', "sh" }"#;
@@ -76,7 +76,7 @@ fn hooks() {
 }
 
 #[test]
-fn are_told() {
+fn status_and_metrics_count_rejected_and_held_files() {
     let dir = site();
     dir.write("evil", "EVIL");
     dir.write("good", "good");
@@ -102,7 +102,7 @@ fn are_told() {
 }
 
 #[test]
-fn configurations_that_do_not_go_together() {
+fn impossible_combinations_with_check_are_refused() {
     let dir = site();
     let cases = [
         (
@@ -152,7 +152,7 @@ fn configurations_that_do_not_go_together() {
 }
 
 #[test]
-fn reload_while_it_checks() {
+fn a_reload_during_a_check_loses_nothing() {
     let dir = site();
     dir.write("f", "good");
     let mut daemon = start(&dir, COMMAND);
@@ -168,7 +168,7 @@ fn reload_while_it_checks() {
     assert_clean(&dir);
 }
 
-/// A behaviour that was changed where it is kept is not what is trusted to send what passed.
+/// A function that user code changed in the table of the kind is not used to send checked files.
 #[test]
 fn a_changed_behaviour_sends_nothing() {
     let dir = site();
@@ -182,7 +182,7 @@ fn a_changed_behaviour_sends_nothing() {
     assert_clean(&dir);
 }
 
-/// What a path is, and the names in it.
+/// Returns the type of a path and the names in it.
 fn names(path: &std::path::Path) -> Option<(fs::FileType, Vec<std::ffi::OsString>)> {
     let kind = path.symlink_metadata().ok()?.file_type();
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -191,8 +191,8 @@ fn names(path: &std::path::Path) -> Option<(fs::FileType, Vec<std::ffi::OsString
     Some((kind, if kind.is_dir() { names } else { Vec::new() }))
 }
 
-/// What was rejected is gone with the directory it was in, whatever is in its place: nothing of it
-/// is protected at the target any longer.
+/// When the directory of a rejected file is replaced, its older version on the target is no longer
+/// protected.
 #[test]
 fn rejected_files_of_a_directory_that_was_replaced_are_forgotten() {
     type Replace = fn(&std::path::Path);
@@ -230,7 +230,7 @@ fn rejected_files_of_a_directory_that_was_replaced_are_forgotten() {
                 names(&dir.trg(replaced)) == wanted
             });
             sentinel(&dir, &mut daemon, "s2");
-            // Others are, still.
+            // The other rejected files are still protected.
             assert_eq!(fs::read(dir.trg("y/w")).unwrap(), b"good");
             let left = if replaced == "z" { 1.0 } else { 2.0 };
             daemon.wait_for("the metrics", |_| {

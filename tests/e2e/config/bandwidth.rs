@@ -40,8 +40,8 @@ fn is_batch(call: &Call) -> bool {
     call.has("--include-from=-")
 }
 
-/// Options that change only how data is sent take effect with the next transfer. Others change what
-/// the target gets, so that everything is compared.
+/// Options that change only how data is sent take effect with the next transfer. Other options
+/// change the target, so everything is compared.
 #[test]
 fn plain_options_change_by_reload_without_a_comparison() {
     let dir = Dir::new();
@@ -79,10 +79,10 @@ fn plain_options_change_by_reload_without_a_comparison() {
     assert!(!is_batch(&fake.calls()[3]));
 }
 
-/// The limits of even and odd seconds differ. A transfer that is held is repeated each second, with
-/// the other limit, and that is no failure.
+/// The limits of even and odd seconds differ, so a held transfer is repeated each second with the
+/// other limit. This does not count as a failure.
 #[test]
-fn a_running_transfer_is_repeated_if_it_is_to_keep_to_the_limit() {
+fn a_running_transfer_is_repeated_with_the_new_limit() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let table = "bwlimit = { restart = true, { at = '*/2 * * * * *', limit = 1000 },
@@ -105,7 +105,7 @@ fn a_running_transfer_is_repeated_if_it_is_to_keep_to_the_limit() {
 }
 
 #[test]
-fn a_limit_that_is_none_is_refused() {
+fn invalid_limits_are_refused() {
     for (rsync, text) in [
         ("bwlimit = { }", "rsync.bwlimit needs entries such as"),
         (

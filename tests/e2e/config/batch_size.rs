@@ -17,7 +17,7 @@ sync{{
     )
 }
 
-/// What a call was for; the directories on the way do not count.
+/// Returns the files that a call lists, without their directories.
 fn files(call: &Call) -> Vec<String> {
     let names = call.stdin.split(|&byte| byte == 0);
     let names = names.map(|name| String::from_utf8_lossy(name).into_owned());
@@ -26,7 +26,8 @@ fn files(call: &Call) -> Vec<String> {
         .collect()
 }
 
-/// Every batch is either all small or a single large file; everything is sent once.
+/// Asserts that each batch is either a single large file or contains only small files, and that
+/// everything is sent once.
 fn check(fake: &Fake<'_>) {
     let mut sent = Vec::new();
     for call in fake.calls().iter().skip(1) {
@@ -139,9 +140,9 @@ fn a_large_file_that_fails_is_sent_again() {
     assert!(fake.calls()[2].lists("/large1"));
 }
 
-/// default.direct sends everything one by one anyway.
+/// default.direct sends each file by itself in any case.
 #[test]
-fn direct_takes_it() {
+fn direct_accepts_batch_size_limit() {
     let dir = Dir::new();
     let kind = "default.direct, target = '@TRG@'";
     let config = config(kind).replace("rsync = { binary = \"@RSYNC@\" },", "");

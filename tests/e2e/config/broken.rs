@@ -1,4 +1,4 @@
-//! No configuration, however broken, makes the daemon panic, abort or hang.
+//! No broken configuration makes the daemon panic, abort or hang.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -8,7 +8,7 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, poll};
 use crate::support::fake::Fake;
 
-/// Calls everything with everything; `%FUNCTIONS%` are called with values of all types.
+/// Calls each of `%FUNCTIONS%` with values of all types.
 const BARRAGE: &str = r#"
 local inlets, stale, lists = { }, { }, { }
 local seed = 1
@@ -139,7 +139,7 @@ barrage("load")
 "#;
 
 #[test]
-fn everything_with_everything_from_everywhere() {
+fn calls_with_arguments_of_all_types_do_not_panic() {
     let places = [
         "prepare", "load", "init", "alarm", "full", "action", "test", "mutator", "collect",
         "handler",
@@ -150,7 +150,7 @@ fn everything_with_everything_from_everywhere() {
     for (number, place) in places.iter().enumerate() {
         let mut made = 0;
         daemon.wait_for(place, |daemon| {
-            // Not each time: every event makes each of the thousands of calls slower.
+            // Not in each round: every event slows down the thousands of calls.
             if made % 20 == 0 {
                 dir.write(format!("f{number}.{made}"), "x");
             }
@@ -162,20 +162,20 @@ fn everything_with_everything_from_everywhere() {
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
 
-/// A work directory in which not even a broken configuration can get at a real rsync.
+/// Returns a work directory in which no configuration can run the real rsync.
 fn dir() -> Dir {
     let dir = Dir::new();
     Fake::new(&dir);
     dir
 }
 
-/// Waits until the daemon has said this, or has ended; says which.
+/// Waits until the log contains the text, or the daemon has ended. Returns true for the text.
 fn says(daemon: &mut Running<'_>, text: &str) -> bool {
     poll(|| daemon.log().contains(text) || daemon.has_ended());
     daemon.log().contains(text)
 }
 
-/// Sends TERM, unless it has ended; the exit code, 128 + number for a signal.
+/// Sends TERM unless the daemon has ended. Returns the exit code, 128 + number for a signal.
 fn stopped(daemon: &mut Running<'_>) -> i32 {
     if !daemon.has_ended() {
         daemon.signal(Signal::SIGTERM);
@@ -189,7 +189,7 @@ fn ended(daemon: &mut Running<'_>) -> i32 {
     status.code().unwrap_or_else(signal)
 }
 
-/// Errors that nobody catches end the daemon with a line and a backtrace, from every callback.
+/// An uncaught error in any callback ends the daemon with a line and a backtrace.
 #[test]
 fn uncaught_errors_end_with_a_line() {
     let wrong = [
@@ -227,7 +227,7 @@ fn uncaught_errors_end_with_a_line() {
            inlet.getEvents(function() return true end).getPaths(function() CODE end) end",
     ];
     each(&wrong, |number, code| {
-        // An empty expression statement is none; as an assignment it may be anything.
+        // An expression is no statement in Lua, so it is assigned.
         let code = if code.starts_with(['n', '(']) && !code.starts_with("new") {
             format!("local _ = {code}")
         } else {
@@ -237,7 +237,7 @@ fn uncaught_errors_end_with_a_line() {
         let dir = dir();
         let config = format!("sync{{ source = '@SRC@', delay = 0, {place} }}");
         let mut daemon = Daemon::new(&dir, &config).fake_first().start();
-        // What is there before all is watched is no event.
+        // A change before all is watched causes no event.
         let mut made = 0;
         poll(|| {
             dir.mkdir(format!("d{made}"));
@@ -253,7 +253,7 @@ fn uncaught_errors_end_with_a_line() {
     });
 }
 
-/// Calls a test for each item, some at a time.
+/// Calls a function for each item, for several items at the same time.
 fn each<T: std::marker::Sync>(items: &[T], test: impl Fn(usize, &T) + std::marker::Sync) {
     const THREADS: usize = 4;
     std::thread::scope(|scope| {
@@ -332,9 +332,9 @@ local inlet = sync { base, source = "@SRC@", target = "@TRG@", subdirs = false,
 inlet.addExclude("load")"#,
 ];
 
-/// One wrong thing at a time, at every place in turn.
+/// Each mutation has one mistake; the position of the mistake varies.
 #[test]
-fn mutated_configurations_end_as_asked() {
+fn mutated_configurations_do_not_panic() {
     let mut mutants = Vec::new();
     let others = [
         "",
@@ -354,14 +354,14 @@ fn mutated_configurations_end_as_asked() {
     ];
     for (number, config) in CONFIGS.iter().enumerate() {
         for (place, (start, end)) in tokens(config).into_iter().enumerate() {
-            // Each place gets one mutation, which differs from configuration to configuration.
+            // Each token gets one mutation, which differs between configurations.
             let (before, after) = (&config[..start], &config[end..]);
             let other = others[(place * 5 + number * 3) % others.len()];
             mutants.push(format!("{before} {other} {after}"));
         }
     }
     assert!(mutants.len() > 500, "{}", mutants.len());
-    // All of them take minutes; that is for LSYNCD_TEST_ALL. What is left out differs by place.
+    // All mutations take minutes and run only with LSYNCD_TEST_ALL; otherwise a part of them runs.
     let step = match std::env::var_os("LSYNCD_TEST_ALL") {
         Some(_) => 1,
         None => 3,
@@ -373,7 +373,7 @@ fn mutated_configurations_end_as_asked() {
         let mut daemon = Daemon::new(&dir, config).fake_first().start();
         if says(&mut daemon, "--- Startup ---") {
             dir.write("new", "x");
-            // Nothing that every one of these does could be awaited.
+            // No condition holds for all of these, so the test waits for a fixed time.
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         let code = stopped(&mut daemon);
@@ -385,7 +385,7 @@ fn mutated_configurations_end_as_asked() {
     });
 }
 
-/// Byte ranges of names, numbers, texts and marks.
+/// Returns the byte ranges of names, numbers, strings and symbols.
 fn tokens(text: &str) -> Vec<(usize, usize)> {
     let bytes = text.as_bytes();
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -406,9 +406,9 @@ fn tokens(text: &str) -> Vec<(usize, usize)> {
     tokens
 }
 
-/// Code that does not come back is ended by TERM, at load and at work.
+/// The code loops while the configuration is loaded, or in an action.
 #[test]
-fn endless_code_is_ended_by_a_signal() {
+fn term_ends_endless_code() {
     let endless = "print('in it') io.stdout:flush()
         while true do pcall(function() while true do end end) end";
     let at_work = format!(
@@ -422,9 +422,9 @@ fn endless_code_is_ended_by_a_signal() {
     }
 }
 
-/// An action that makes events as fast as it is called does not keep the signals waiting.
+/// Each call of the action causes the next event.
 #[test]
-fn a_restless_action_is_ended_by_a_signal() {
+fn term_ends_an_action_that_causes_its_own_events() {
     let dir = dir();
     let config = "sync{ source = '@SRC@', delay = 0, init = false, action = function(inlet)
            inlet.discardEvent(inlet.getEvent())
@@ -441,9 +441,9 @@ fn a_restless_action_is_ended_by_a_signal() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
-/// `terminate` and `os.exit` end the process, wherever and in whatever they are called.
+/// They are called at load, in functions, in coroutines and within pcall.
 #[test]
-fn asked_exit_codes() {
+fn terminate_and_os_exit_end_with_their_exit_code() {
     let codes = [
         ("terminate(5)", 5),
         ("pcall(terminate, 6) print('on')", 6),

@@ -1,4 +1,4 @@
-//! The command line: what it does, what it refuses and in which words.
+//! The command line: its effects, refused arguments and their messages.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, begins_like};
 use crate::support::fake::Fake;
 
-/// Refused with exactly this text behind `Error: `.
+/// Asserts that the arguments are refused with exactly this text after `Error: `.
 fn refused(args: &[&str], text: &str) {
     let dir = Dir::new();
     dir.put("empty.lua", "");
@@ -22,7 +22,7 @@ fn refused(args: &[&str], text: &str) {
 }
 
 #[test]
-fn unknown_option() {
+fn an_unknown_option_is_refused() {
     refused(&["-foo"], "unknown option command line option -foo");
     refused(&["--foo"], "unknown option command line option --foo");
     refused(
@@ -38,7 +38,7 @@ fn unknown_option() {
 }
 
 #[test]
-fn missing_arguments() {
+fn missing_arguments_of_options_are_refused() {
     refused(&["-rsync"], "rsync needs 2 arguments");
     refused(&["--rsync", "@SRC@"], "rsync needs 2 arguments");
     refused(
@@ -60,20 +60,20 @@ fn the_first_mistake_is_reported() {
 }
 
 #[test]
-fn sync_option_and_configuration() {
+fn a_sync_option_with_a_configuration_is_refused() {
     let text = "There cannot be command line syncs and a config file together.";
     refused(&["-rsync", "@SRC@", "@TRG@", "@DIR@/empty.lua"], text);
     refused(&["@DIR@/empty.lua", "-rsync", "@SRC@", "@TRG@"], text);
 }
 
 #[test]
-fn two_configurations() {
+fn two_configurations_are_refused() {
     let text = "There can only be one config file in the command line.";
     refused(&["@DIR@/empty.lua", "@DIR@/empty.lua"], text);
 }
 
 #[test]
-fn configuration_that_is_not_there() {
+fn a_missing_configuration_is_refused() {
     refused(
         &["@DIR@/none.lua"],
         "Cannot find config file at '@DIR@/none.lua'.",
@@ -81,18 +81,18 @@ fn configuration_that_is_not_there() {
 }
 
 #[test]
-fn bad_category() {
+fn an_unknown_log_category_is_refused() {
     let text = "'foo' is not a valid logging category";
     refused(&["-log", "foo", "@DIR@/empty.lua"], text);
 }
 
 #[test]
-fn nothing_to_watch() {
+fn a_configuration_without_syncs_is_refused() {
     refused(&["-nodaemon", "@DIR@/empty.lua"], "Nothing to watch!");
 }
 
 #[test]
-fn delay_that_is_no_number() {
+fn a_delay_that_is_no_number_is_refused() {
     let dir = Dir::new();
     for word in ["soon", "-1", ""] {
         let ended = Daemon::bare(&dir)
@@ -104,7 +104,7 @@ fn delay_that_is_no_number() {
 }
 
 #[test]
-fn version() {
+fn version_is_printed() {
     for word in ["-version", "--version"] {
         let dir = Dir::new();
         let ended = Daemon::bare(&dir).args(&[word]).run();
@@ -120,7 +120,7 @@ fn version() {
 }
 
 #[test]
-fn help() {
+fn help_lists_all_options() {
     for args in [
         &["-help"][..],
         &["--help"],
@@ -158,7 +158,7 @@ fn help() {
 }
 
 #[test]
-fn monitors() {
+fn monitors_prints_inotify() {
     let dir = Dir::new();
     let ended = Daemon::bare(&dir).args(&["-monitor"]).run();
     ended.assert_refused();
@@ -166,7 +166,7 @@ fn monitors() {
 }
 
 #[test]
-fn syncs_without_a_configuration() {
+fn rsync_and_rsyncssh_options_make_syncs() {
     let dir = Dir::new();
     dir.write("f", "1");
     fs::create_dir(dir.path("second")).unwrap();
@@ -184,7 +184,7 @@ fn syncs_without_a_configuration() {
 }
 
 #[test]
-fn direct_without_a_configuration() {
+fn the_direct_option_makes_a_sync() {
     let dir = Dir::new();
     dir.write("f", "1");
     dir.mkdir("d");
@@ -205,7 +205,7 @@ fn direct_without_a_configuration() {
 }
 
 #[test]
-fn options_behind_the_configuration() {
+fn options_after_the_configuration_are_accepted() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     dir.put(

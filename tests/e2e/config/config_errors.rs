@@ -1,11 +1,11 @@
-//! Mistakes in a configuration: each is refused with 255 and one line that says where it is
-//! and which key it is about.
+//! Mistakes in a configuration: each is refused with 255 and one line that names the position and
+//! the key.
 
 use crate::support::daemon::{Daemon, Ended};
 use crate::support::dir::Dir;
 use crate::support::fake::Fake;
 
-/// Puts a line on line 3 of a configuration and runs it.
+/// Runs a configuration with this text on line 3.
 fn run(dir: &Dir, line: &str) -> Ended {
     Fake::new(dir);
     let ended = Daemon::new(dir, &format!("-- a comment\n\n{line}\n")).run();
@@ -24,7 +24,7 @@ fn run(dir: &Dir, line: &str) -> Ended {
     ended
 }
 
-/// One line of the errors has the place and all of these texts.
+/// Asserts that one line of the errors contains the position and all of these texts.
 fn refused(line: &str, texts: &[&str]) {
     let dir = Dir::new();
     let ended = run(&dir, line);
@@ -41,7 +41,7 @@ fn refused(line: &str, texts: &[&str]) {
     );
 }
 
-/// A sync of default.rsync with more in it.
+/// Returns a sync of default.rsync with these keys.
 fn sync(more: &str) -> String {
     format!(
         r#"sync{{ default.rsync, source = "@SRC@", target = "@TRG@", {more}, rsync = {{ binary = "@RSYNC@" }} }}"#
@@ -289,9 +289,9 @@ fn text_that_is_not_lua() {
     run(&dir, "<VirtualHost *:80>");
 }
 
-/// A mistake in a later sync keeps the earlier ones from being started.
+/// A mistake in a later sync prevents the start of the earlier ones.
 #[test]
-fn nothing_is_run_before_all_is_understood() {
+fn no_sync_starts_if_a_later_one_has_a_mistake() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = sync("delay = 1") + "\n" + &sync("dealy = 1") + "\n";

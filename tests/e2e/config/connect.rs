@@ -1,16 +1,15 @@
-//! `-check -connect`: each target is tested as the sync will use it, and nothing is left there.
+//! `-check -connect`: each target is tested as the sync will use it, and nothing is left on it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 
 use crate::mirror::ssh::{Sshd, account, rsync_daemon};
 use crate::support::daemon::{Daemon, Ended};
 use crate::support::dir::{Dir, program};
 use crate::support::tree;
 
-/// Runs its command here, as sshd would; records its options.
-const SSH: &str = r#"#!/bin/sh
-printf '%s\n' "$@" >> '@DIR@/words'
+/// Runs the command on this machine like sshd, and records the options.
+const SSH: &str = r#"printf '%s\n' "$@" >> '@DIR@/words'
 while [ "$1" != h ]; do shift; done
 shift
 "#;
@@ -18,14 +17,8 @@ shift
 fn world(ssh: &str) -> Dir {
     let dir = Dir::new();
     dir.write("f", "1");
-    executable(&dir, "bin/ssh", &[SSH, ssh].concat());
+    dir.script("bin/ssh", &[SSH, ssh].concat());
     dir
-}
-
-fn executable(dir: &Dir, name: &str, text: &str) {
-    dir.put(name, dir.expand(text));
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(dir.path(name), mode).unwrap();
 }
 
 fn check(dir: &Dir, config: &str, words: &[&str]) -> Ended {
@@ -108,7 +101,7 @@ fn each_failure_of_a_host_has_a_remedy() {
         "@TRG@",
         &["/trg/: Read-only file system", "read-write"],
     );
-    // A host with all programs but rsync.
+    // A host without rsync.
     let dir = world("PATH='@DIR@/tools'; export PATH; exec sh -c \"$*\"\n");
     fs::create_dir(dir.path("tools")).unwrap();
     for name in ["sh", "sed", "rmdir", "dirname"] {
@@ -133,7 +126,7 @@ fn a_login_that_permits_rsync_only_is_tested_by_rsync() {
 }
 
 #[test]
-fn a_module_of_a_daemon_is_found_and_asked() {
+fn a_module_of_an_rsync_daemon_is_tested() {
     let dir = world("exit 255\n");
     let daemon = "use chroot = false\n[web]\npath = @TRG@\nread only = false\n\
                   [locked]\npath = @TRG@\nread only = true\n";
@@ -154,7 +147,7 @@ fn a_module_of_a_daemon_is_found_and_asked() {
 }
 
 #[test]
-fn targets_of_this_host_and_programs_that_ask_are_answered() {
+fn local_targets_and_programs_that_prompt_are_tested() {
     let dir = world("exit 255\n");
     let config = "sync { default.rsync, source = '@SRC@', targets = { '@TRG@', '@DIR@/no/dir' } }
         sync { default.direct, source = '@SRC@', target = '@DIR@/new' }
@@ -174,8 +167,7 @@ fn targets_of_this_host_and_programs_that_ask_are_answered() {
     assert!(ended.stderr.contains("-connect goes with -check only."));
 }
 
-/// What a real sshd and a real rsync daemon answer is understood.
-/// It is given up, and the next target is tested.
+/// The test of a silent peer ends after a timeout, and the next target is tested.
 #[test]
 fn a_peer_that_says_nothing_is_a_failure() {
     let dir = world("sleep 1000; true\n");

@@ -1,5 +1,5 @@
-//! Configurations that lsyncd runs: values that it takes, what `prepare` sets, kinds of the
-//! user's own, and what their code may do.
+//! Configurations that lsyncd accepts: loose values, changes by `prepare`, user-defined kinds and
+//! their code.
 
 use std::fs;
 
@@ -10,17 +10,17 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 use crate::support::fake::{Call, Fake};
 
-/// A `sync{}` of the recording fake: the kind and its keys.
+/// Returns a `sync{}` with the recording stand-in, of this kind and with these keys.
 fn sync(kind: &str, keys: &str) -> String {
     format!("sync{{ {kind}, source = \"@SRC@\", rsync = {{ binary = \"@RSYNC@\" }}, {keys} }}\n")
 }
 
-/// Starts, makes a change and returns the calls of the startup and of the change.
+/// Starts the daemon, makes a change and returns the calls for the startup and the change.
 fn startup_and_change(dir: &Dir, fake: &Fake<'_>, config: &str) -> (Vec<Call>, String) {
     let mut daemon = Daemon::new(dir, config).start();
     daemon.wait_for("startup", |_| fake.ended() >= 1);
     daemon.wait_log("Startup of");
-    // Files are changed until one is noticed: the startup may have sent the first.
+    // Files are changed until a change is noticed: the startup may have sent the first ones.
     let mut number = 0;
     daemon.wait_for("a batch", |_| {
         number += 1;
@@ -138,7 +138,7 @@ fn options_that_are_a_text_have_no_effect_and_are_reported() {
     }
 }
 
-/// The target inside the source that rsync's own options leave out: each change ends somewhere.
+/// The target is inside the source, and options of rsync exclude it.
 #[test]
 fn a_target_inside_the_source_may_be_left_out_by_options_of_rsync() {
     for options in [
@@ -168,7 +168,7 @@ fn a_target_inside_the_source_may_be_left_out_by_options_of_rsync() {
 }
 
 #[test]
-fn an_empty_filter_is_none() {
+fn an_empty_filter_has_no_effect() {
     for filter in ["{ }", "\"\""] {
         let dir = Dir::new();
         let fake = Fake::new(&dir);
@@ -190,9 +190,9 @@ fn an_empty_filter_is_none() {
     }
 }
 
-/// Without the kind's own `prepare` there are no computed options.
+/// Without the `prepare` of the kind, rsync's options are not computed.
 #[test]
-fn a_prepare_of_the_users_alone_is_enough() {
+fn a_user_defined_prepare_may_replace_that_of_the_kind() {
     for prepare in ["false", "function() end"] {
         let dir = Dir::new();
         let fake = Fake::new(&dir);
@@ -203,7 +203,7 @@ fn a_prepare_of_the_users_alone_is_enough() {
 }
 
 #[test]
-fn what_prepare_sets_counts() {
+fn values_set_by_prepare_are_used() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fs::create_dir(dir.path("other")).unwrap();
@@ -241,7 +241,7 @@ fn what_prepare_sets_counts() {
 }
 
 #[test]
-fn what_prepare_sets_behind_that_of_the_kind_counts() {
+fn values_set_after_prepare_of_the_kind_are_used() {
     for (change, seen) in [
         ("config.host = 'h2' config.targetdir = '/t2/'", "h2:/t2/"),
         ("config.target = 'h3:/t3/'", "h3:/t3/"),
@@ -260,7 +260,7 @@ fn what_prepare_sets_behind_that_of_the_kind_counts() {
     }
 }
 
-/// A local target that `prepare` sets is checked as any other, whatever else has a host.
+/// A local target that `prepare` sets is checked even if the configured target is remote.
 #[test]
 fn a_dangerous_target_that_prepare_sets_is_refused() {
     let dir = Dir::new();
@@ -279,7 +279,7 @@ fn a_dangerous_target_that_prepare_sets_is_refused() {
     );
 }
 
-/// Values that are not ours, at keys that lsyncd does not have.
+/// Values that are invalid here, for keys that lsyncd does not have.
 const OWN_VALUES: [(&str, &str); 13] = [
     ("check", "'/sums/'"),
     ("check", "true"),
@@ -296,7 +296,7 @@ const OWN_VALUES: [(&str, &str); 13] = [
     ("waitForSource", "'5 s'"),
 ];
 
-/// How a kind comes to have keys of its own: what is written in its table.
+/// The ways in which a kind declares keys of its own.
 const WAYS: [&str; 3] = [
     "checkgauge = { @KEY@ = true }",
     "checkgauge = false",
@@ -306,7 +306,7 @@ const WAYS: [&str; 3] = [
 #[test]
 fn kinds_of_the_users_have_keys_of_their_own() {
     for (number, way) in WAYS.iter().enumerate() {
-        // One daemon for all keys: each sync tells what its action sees.
+        // One daemon for all keys: each sync prints the value that its action gets.
         let dir = Dir::new();
         let mut config = String::from(
             "local function show(v)\n if type(v) ~= 'table' then return tostring(v) end\n local words = { } for _, w in ipairs(v) do words[#words + 1] = w end\n return '{' .. table.concat(words, ',') .. '}' end\n",
@@ -348,8 +348,7 @@ fn kinds_of_the_users_have_keys_of_their_own() {
     }
 }
 
-/// Where lsyncd would refuse the key, and where nothing of the kind is the user's, the value has
-/// to be right.
+/// If lsyncd would refuse the key, or no part of the kind is user-defined, the value must be valid.
 #[test]
 fn wrong_values_of_new_keys_are_refused_where_lsyncd_refuses_the_key() {
     for (key, value) in OWN_VALUES {
@@ -357,7 +356,7 @@ fn wrong_values_of_new_keys_are_refused_where_lsyncd_refuses_the_key() {
         let prepared = "default.rsync, target = '@TRG@',
             prepare = function(config, level) return default.rsync.prepare(config, level) end";
         for kind in ["default.rsync, target = '@TRG@'", own, prepared] {
-            // Many targets are for any kind, and any true value waits.
+            // All kinds accept `targets`, and `waitForSource` accepts any value.
             if key.starts_with("targets") || key == "waitForSource" {
                 continue;
             }
@@ -375,7 +374,7 @@ fn wrong_values_of_new_keys_are_refused_where_lsyncd_refuses_the_key() {
     }
 }
 
-/// A check that is switched off by accident would let everything pass.
+/// Otherwise a mistake in the configuration would disable the check.
 #[test]
 fn a_check_is_never_taken_for_a_key_of_a_built_in_kind() {
     for check in ["{ comand = { 'scan' } }", "'scan'", "{ }"] {
@@ -390,7 +389,8 @@ fn a_check_is_never_taken_for_a_key_of_a_built_in_kind() {
     }
 }
 
-/// What the gauge of a kind on top of default.rsync declares is the kind's, its batches are not.
+/// Keys in the gauge of a kind that is based on default.rsync belong to the kind; its batches are
+/// built in.
 #[test]
 fn a_kind_on_top_of_a_built_in_one_has_keys_of_its_own() {
     let dir = Dir::new();
@@ -413,7 +413,7 @@ fn a_kind_on_top_of_a_built_in_one_has_keys_of_its_own() {
 }
 
 #[test]
-fn targets_and_hosts_of_kinds_of_the_users_are_what_they_like() {
+fn user_defined_kinds_have_any_targets_and_hosts() {
     let dir = Dir::new();
     let config = r#"
         sync{ source = "@SRC@", delay = 0, init = false, checkgauge = false,
@@ -435,7 +435,7 @@ fn targets_and_hosts_of_kinds_of_the_users_are_what_they_like() {
     });
 }
 
-/// An action that picks one kind of event, and spawns for what it got.
+/// The action selects one kind of event, and spawns a process for the list.
 #[test]
 fn a_process_for_an_empty_list_is_no_progress() {
     for processes in [1, 3] {
@@ -474,7 +474,7 @@ fn a_process_for_an_empty_list_is_no_progress() {
                 assert!(!daemon.log().contains(&often), "{}", daemon.log());
             }
         }
-        // What it is for goes all the same.
+        // Events of that kind are processed.
         fs::remove_file(dir.path("src/g")).unwrap();
         daemon.wait_log("done /g");
     }
@@ -498,14 +498,14 @@ fn items_of_a_list_are_queue_entries() {
     daemon.wait_log("watching\n");
     dir.mkdir("d");
     daemon.wait_log("Create /d/ nil\n");
-    // A move splits at a Create that is being executed.
+    // A Move behind a running Create is split.
     daemon.wait_log("Finished a list");
     dir.mv("d", "e");
     daemon.wait_log("Move /d/ /e/\n");
 }
 
 #[test]
-fn what_user_code_writes_is_out_when_its_line_ends() {
+fn output_of_user_code_is_flushed_at_each_line() {
     let dir = Dir::new();
     let config = r#"
         sync{ source = "@SRC@", delay = 0, init = false, onCreate = function(event)
@@ -526,7 +526,7 @@ fn what_user_code_writes_is_out_when_its_line_ends() {
     });
 }
 
-/// Standard input that was observed and is no more: neither the daemon nor its children have it.
+/// After the end of the observation, neither the daemon nor its children have the descriptor.
 #[test]
 fn an_observed_standard_descriptor_is_let_go() {
     let dir = Dir::new();
@@ -586,7 +586,7 @@ fn scripts_run_without_a_configuration() {
         (ended.code(), ended.stdout.as_str()),
         (Some(7), "one\ntwo\n")
     );
-    // The help text follows, as without any file.
+    // The help text is printed as without a file.
     let ended = run(
         "print('one')",
         "sync{ onCreate = 'true', source = '@SRC@' }",

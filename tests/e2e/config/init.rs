@@ -1,25 +1,24 @@
-//! `-init`: questions or words become a configuration that mirrors, and no file is overwritten.
+//! `-init` writes a working configuration from arguments or answers, and overwrites no file.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use crate::support::daemon::{Daemon, binary};
 use crate::support::dir::Dir;
 
-/// Runs its command here, as sshd would; records its options.
-const SSH: &str = "#!/bin/sh\nprintf '%s\\n' \"$@\" >> '@DIR@/words'\n\
+/// Runs the command on this machine like sshd, and records the options.
+const SSH: &str = "printf '%s\\n' \"$@\" >> '@DIR@/words'\n\
     while [ \"$1\" != h ]; do shift; done\nshift\nexec sh -c \"$*\"\n";
 
-/// A world whose ssh is this script.
+/// Returns a work directory whose ssh is this script.
 fn world(ssh: &str) -> Dir {
     let dir = Dir::new();
     dir.write("f", "1");
-    let path = dir.put("bin/ssh", dir.expand(ssh));
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", ssh);
     dir
 }
 
@@ -28,7 +27,7 @@ struct Said {
     text: String,
 }
 
-/// Runs `lsyncd -init` with these words and answers.
+/// Runs `lsyncd -init` with these arguments and answers.
 fn init(dir: &Dir, words: &[&[u8]], answers: &str) -> Said {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut child = Command::new(binary())
@@ -44,7 +43,7 @@ fn init(dir: &Dir, words: &[&[u8]], answers: &str) -> Said {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    // It may end before it has read everything.
+    // The program may end before it has read all answers.
     let _ = input.write_all(dir.expand(answers).as_bytes());
     drop(input);
     let output = child.wait_with_output().unwrap();
@@ -62,7 +61,7 @@ fn assert_parts(said: &Said, code: i32, parts: &[&str]) {
     }
 }
 
-/// The file that was written mirrors the source.
+/// Asserts that a daemon with the written file mirrors the source.
 fn assert_mirrors(dir: &Dir) {
     let mut daemon = Daemon::bare(dir)
         .fake_first()
@@ -96,7 +95,7 @@ fn two_directories_become_a_configuration_that_mirrors() {
 }
 
 #[test]
-fn names_are_no_code() {
+fn names_are_quoted_in_the_configuration() {
     let name = b"a\"]]\n--[[ \\n'\t\xff\xc3\xa9 os.exit(7)";
     let dir = world(SSH);
     fs::rename(dir.path("src"), dir.path([b"src ", &name[..]].concat())).unwrap();
@@ -122,7 +121,7 @@ fn names_are_no_code() {
 }
 
 #[test]
-fn what_is_not_given_is_asked_until_it_can_be_used() {
+fn questions_are_repeated_until_the_answer_is_valid() {
     let dir = world(SSH);
     let answers = "@DIR@/nothing\n@SRC@\nu@h:\nu@h:@TRG@\nmaybe\ny\n-p 2222 -i '/a key'\n\
          @DIR@/words\nnew.lua\n";
@@ -160,8 +159,8 @@ fn what_is_not_given_is_asked_until_it_can_be_used() {
 }
 
 #[test]
-fn a_target_that_cannot_be_used_is_written_only_if_that_is_wanted() {
-    let ssh = "#!/bin/sh\necho 'u@h: Permission denied (publickey).' >&2; exit 255\n";
+fn an_unusable_target_is_written_after_a_confirmation_only() {
+    let ssh = "echo 'u@h: Permission denied (publickey).' >&2; exit 255\n";
     let dir = world(ssh);
     let target = dir.expand("u@h:@TRG@");
     let said = init(&dir, &[b"src", target.as_bytes(), b"new.lua"], "y\n");
@@ -181,7 +180,7 @@ fn a_target_that_cannot_be_used_is_written_only_if_that_is_wanted() {
 }
 
 #[test]
-fn a_file_is_never_overwritten_and_one_of_comments_is_kept() {
+fn a_file_is_never_overwritten_and_comments_are_kept() {
     let dir = world(SSH);
     let words: [&[u8]; 3] = [b"src", b"trg", b"new.lua"];
     for text in [
@@ -198,7 +197,7 @@ fn a_file_is_never_overwritten_and_one_of_comments_is_kept() {
         );
         assert_eq!(dir.text("new.lua"), text);
     }
-    // A comment that is not closed would swallow the configuration.
+    // A comment that is not closed would contain the configuration.
     dir.put("new.lua", "--[[ open");
     let said = init(&dir, &words, "");
     assert_eq!(said.code, Some(255), "{}", said.text);
@@ -220,7 +219,7 @@ fn a_file_is_never_overwritten_and_one_of_comments_is_kept() {
 }
 
 #[test]
-fn mistakes_are_told_before_anything_is_done() {
+fn mistakes_are_reported_before_a_file_is_written() {
     let dir = world(SSH);
     let refused = |words: &[&[u8]], part: &str| {
         assert_parts(&init(&dir, words, ""), 255, &[part]);
@@ -240,6 +239,6 @@ fn mistakes_are_told_before_anything_is_done() {
         &[b"src", b"trg", b"new.lua", b"-delay", b"x"],
         "-delay needs a number",
     );
-    // The words of the configuration's own check, with the name of the file.
+    // The messages are those of `-check`, with the name of the file.
     refused(&[b"src", b"src", b"new.lua"], "new.lua:");
 }

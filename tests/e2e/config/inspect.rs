@@ -1,4 +1,4 @@
-//! `-check` and `-explain`: answers about a configuration, with nothing started for them.
+//! `-check` and `-explain`: reports about a configuration without starting it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ fn dir() -> Dir {
 }
 
 #[test]
-fn check_tells_what_would_be_watched_and_touches_nothing() {
+fn check_lists_syncs_and_changes_nothing() {
     let dir = dir();
     dir.put("src/a", "1");
     let ended = Daemon::bare(&dir)
@@ -48,7 +48,7 @@ fn check_tells_what_would_be_watched_and_touches_nothing() {
 }
 
 #[test]
-fn check_answers_programs() {
+fn check_has_an_exit_code_and_json() {
     let dir = dir();
     let ended = Daemon::bare(&dir)
         .args(&["@DIR@/config.lua", "--check", "--json"])
@@ -73,7 +73,7 @@ fn check_answers_programs() {
 }
 
 #[test]
-fn check_finds_what_a_start_would_stumble_over() {
+fn check_finds_failures_of_a_start() {
     let refused = |config: &str, part: &str| {
         let dir = Dir::new();
         dir.put("config.lua", dir.expand(config));
@@ -97,7 +97,7 @@ fn check_finds_what_a_start_would_stumble_over() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_a_warning() {
+fn a_missing_program_is_a_warning() {
     let dir = Dir::new();
     dir.put(
         "config.lua",
@@ -118,7 +118,7 @@ fn a_program_that_is_not_there_is_a_warning() {
     assert_eq!(last, Some("The configuration is fine: 1 sync, 1 warning."));
 }
 
-/// What `-check` says of a configuration that can be loaded, on both streams.
+/// Returns the output of `-check` for a valid configuration, on both streams.
 fn said_of(dir: &Dir, config: &str) -> String {
     dir.put("config.lua", dir.expand(config));
     let ended = Daemon::bare(dir)
@@ -159,7 +159,7 @@ fn files_that_cannot_be_written_are_warnings() {
 }
 
 #[test]
-fn what_the_user_may_not_write_is_a_warning() {
+fn files_without_write_permission_are_warnings() {
     if nix::unistd::geteuid().is_root() {
         return skip("root may write everywhere");
     }
@@ -183,12 +183,10 @@ fn what_the_user_may_not_write_is_a_warning() {
 }
 
 #[test]
-fn all_programs_that_are_not_there_are_warnings() {
+fn all_missing_programs_are_warnings() {
     let with = |keys: &str| {
         let dir = Dir::new();
-        dir.put("bin/here", "#!/bin/sh\n");
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(dir.path("bin/here"), mode).unwrap();
+        dir.script("bin/here", "");
         said_of(
             &dir,
             &format!("settings {{ nodaemon = true }} sync {{ source = '@SRC@', {keys} }}"),
@@ -236,7 +234,7 @@ fn all_programs_that_are_not_there_are_warnings() {
         .run();
     let (said, warning) = (ended.stdout, "WARNING  /no/prog cannot be executed");
     assert!(said.contains(warning), "{said}{}", ended.stderr);
-    // A daemon in the background works in another directory.
+    // A detached daemon changes its working directory.
     let dir = Dir::new();
     let said = said_of(
         &dir,
@@ -265,7 +263,7 @@ fn warnings_in_the_log_are_counted() {
     );
 }
 
-/// What `-explain` says of a path in the only sync.
+/// Returns the output of `-explain` for a path in the only sync.
 fn explained(config: &str, path: &str) -> String {
     let dir = Dir::new();
     dir.put("config.lua", dir.expand(config));
@@ -342,7 +340,7 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
     let direct = "sync { default.direct, source = '@SRC@', target = '@TRG@', rsync = { _extra = { '--exclude=*.key' } } }";
     let text = explained(direct, "@SRC@/a.key");
     assert!(text.contains("excluded at startup; the rule is"), "{text}");
-    // What the sync says itself comes first.
+    // The rules of the sync precede those of the options.
     let first = "sync { default.rsync, source = '@SRC@', target = '@TRG@', filter = { '+ *.key' },
         rsync = { _extra = { '--exclude=*.key' } } }";
     let text = explained(first, "@SRC@/a.key");
@@ -427,7 +425,7 @@ fn json_goes_with_check() {
     );
 }
 
-/// A file of the tree, with the directories it names replaced by one that is there.
+/// Returns a file of the project, in which all directories are replaced by an existing one.
 fn shipped(dir: &Dir, path: &str) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
     let text = fs::read_to_string(format!("{root}{path}")).unwrap();
@@ -458,7 +456,7 @@ fn is_right(dir: &Dir, what: &str, config: &str) {
 }
 
 #[test]
-fn examples_and_configurations_in_documents_are_right() {
+fn configurations_in_documents_are_valid() {
     let dir = Dir::new();
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/examples");
     for entry in fs::read_dir(examples).unwrap() {
@@ -482,7 +480,7 @@ fn examples_and_configurations_in_documents_are_right() {
 }
 
 #[test]
-fn the_starter_has_nothing_but_comments_and_right_ones() {
+fn the_starter_has_only_comments_and_they_are_valid() {
     let dir = Dir::new();
     let starter = shipped(&dir, "packaging/lsyncd.conf.lua");
     let lines: Vec<&str> = starter.lines().collect();

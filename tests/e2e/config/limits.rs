@@ -1,5 +1,5 @@
-//! What keeps a host usable: how many whole sources are compared at a time, and how nice
-//! children are.
+//! Limits that keep a host usable: the number of full comparisons at a time, and the priorities of
+//! children.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn sources(dir: &Dir, count: usize) {
 }
 
 #[test]
-fn four_startups_at_a_time() {
+fn at_most_four_startup_transfers_run_at_a_time() {
     for (settings, most) in [("", 4), ("maxStartups = 2", 2)] {
         let dir = Dir::new();
         let fake = Fake::new(&dir);
@@ -45,9 +45,7 @@ fn four_startups_at_a_time() {
 #[test]
 fn children_are_as_nice_as_configured() {
     let dir = Dir::new();
-    let script = "#!/bin/sh\ncat >/dev/null\nnice > @DIR@/nice\n";
-    let program = dir.put("bin/nicely", dir.expand(script));
-    fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    dir.script("bin/nicely", "cat >/dev/null\nnice > @DIR@/nice\n");
     let config = r#"
         settings{ nice = 5, ionice = "idle" }
         sync{ default.rsync, source = "@SRC@", target = "@TRG@", nice = 7,
@@ -65,7 +63,7 @@ fn children_are_as_nice_as_configured() {
 }
 
 #[test]
-fn priorities_that_are_none_are_refused() {
+fn invalid_priorities_are_refused() {
     let dir = Dir::new();
     let config = r#"sync{ default.rsync, source = "@SRC@", target = "@TRG@", nice = 40 }"#;
     Daemon::new(&dir, config).run().assert_refused();

@@ -1,14 +1,14 @@
-//! Mistakes of all kinds in a configuration: each ends at once, with 255 and a line that names
-//! the file, the line and what is wrong.
+//! Mistakes of all kinds in a configuration: the daemon exits at once with 255 and a message with
+//! file, line and mistake.
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
 use crate::support::fake::Fake;
 
-/// What stands on line 3 of the configuration, and what is said about it. `RSYNC(…)` stands for
-/// a sync of default.rsync with this in it, `SYNC(…)` for one without a kind.
+/// Line 3 of the configuration, and a part of the message. `RSYNC(…)` stands for a sync of
+/// default.rsync with these keys, `SYNC(…)` for a sync without a kind.
 const MISTAKES: &[(&str, &str)] = &[
-    // What Lua itself finds.
+    // Errors of Lua.
     ("x = = 1", "unexpected symbol near '='"),
     ("sync{ default.rsync, source = ", "unexpected symbol"),
     ("local x <const> = 5 x = 6", "const variable 'x'"),
@@ -35,7 +35,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "for k in pairs(_G) do _G[k] = nil end error('x')",
         "a nil value",
     ),
-    // Keys of elsewhere.
+    // Keys of other tables.
     (
         "RSYNC(ssh = { port = 2222 })",
         "rsync = { rsh = \"ssh -p 2222\" }",
@@ -53,7 +53,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "debug.getregistry()",
         "debug.getregistry is not for configurations",
     ),
-    // Errors that are no texts.
+    // Error values that are no strings.
     ("error({ code = 5 })", "(the error is a table)"),
     ("error()", "nil"),
     ("error('a\\0b')", "a"),
@@ -105,14 +105,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("settings{ logFile = 'x' }", "Did you mean \"logfile\"?"),
     ("settings{ delay = 5 }", "A delay is set in each sync{}."),
-    // Tables that hold themselves.
+    // Tables that contain themselves.
     ("local t = {} t.self = t sync(t)", "contains itself"),
     (
         "local a, b = {}, {} a[1] = b b[1] = a sync{ a }",
         "contains itself",
     ),
     ("local t = {} t.t = t RSYNC(rsync = t)", "contains itself"),
-    // Values that make no sense.
+    // Invalid values.
     ("RSYNC(delay = 0/0)", "delay must be a number and >= 0"),
     ("RSYNC(delay = -1/0)", "delay must be a number and >= 0"),
     ("RSYNC(delay = {})", "delay must be a number and >= 0"),
@@ -363,7 +363,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("substitudeCommands('x', 5)", "without a table of data"),
     ("string.starts()", "attempt to index a nil value"),
-    // What the preludes need is taken away.
+    // Globals that the preludes need are removed.
     ("default = nil RSYNC(delay = 1)", "global 'default'"),
     ("default.prepare = nil RSYNC(delay = 1)", "'prepare'"),
     ("sync = nil sync{}", "global 'sync'"),
@@ -374,7 +374,7 @@ const MISTAKES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_ends_with_a_clear_line() {
+fn each_mistake_is_reported_with_file_and_line() {
     const THREADS: usize = 4;
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -429,9 +429,9 @@ fn expand(mistake: &str) -> String {
     mistake.to_owned()
 }
 
-/// Memory without end is ended before the machine's is.
+/// The limit of Lua's memory is reached before the memory of the machine is used up.
 #[test]
-fn endless_memory() {
+fn endless_memory_ends_with_an_error() {
     let dir = Dir::new();
     let config = "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1 << 26) end";
     let ended = Daemon::new(&dir, config).run();
@@ -443,9 +443,9 @@ fn endless_memory() {
     );
 }
 
-/// A sync is made while the configuration runs, and never later.
+/// `sync` can be called only while the configuration is loaded.
 #[test]
-fn sync_at_work() {
+fn sync_at_run_time_is_an_error() {
     let dir = Dir::new();
     let config = "sync{ source = '@SRC@', onStartup = function()
         sync{ source = '@SRC@', onCreate = 'true' }
@@ -458,7 +458,7 @@ fn sync_at_work() {
     assert!(text.contains("config.lua:2:"), "{text}");
 }
 
-/// A pattern that can match nothing is told, with what to write.
+/// The warning contains the pattern to be written instead.
 #[test]
 fn useless_patterns_are_reported() {
     let dir = Dir::new();
@@ -479,8 +479,7 @@ fn useless_patterns_are_reported() {
     assert_eq!(log.matches("the pattern").count(), 2, "{log}");
 }
 
-/// What a shell would expand stays as it is in a configuration, which is told for targets that
-/// are not there.
+/// `~` and `$` in a target are not expanded; if the target does not exist, a warning says so.
 #[test]
 fn unexpanded_targets_are_reported() {
     let dir = Dir::new();
@@ -505,7 +504,7 @@ fn unexpanded_targets_are_reported() {
     assert_eq!(told, 2, "{}", ended.stderr);
 }
 
-/// A sync without anything to do is no error, but it is told.
+/// A sync without an action is valid, but reported.
 #[test]
 fn idle_sync_is_reported() {
     let dir = Dir::new();

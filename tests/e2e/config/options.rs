@@ -1,4 +1,4 @@
-//! Options and settings beyond those that other files are about: what each of them does.
+//! Effects of options and settings that have no file of their own.
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, under_fanotify};
@@ -29,7 +29,7 @@ fn runner_has_no_effect_and_is_reported() {
 }
 
 #[test]
-fn sshopts_are_words_for_ssh() {
+fn sshopts_are_passed_to_ssh() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::bare(&dir)
@@ -61,7 +61,7 @@ fn sshopts_without_ssh_are_reported() {
 }
 
 #[test]
-fn monitors_are_inotify_only() {
+fn monitor_accepts_inotify_only() {
     let dir = Dir::new();
     let run = |words: &[&str]| Daemon::bare(&dir).args(words).run();
     let listed = run(&["-monitor"]);
@@ -107,7 +107,7 @@ fn scripts_run_before_the_configuration_in_order() {
 }
 
 #[test]
-fn the_settings_choose_what_is_logged() {
+fn the_settings_choose_log_categories() {
     let dir = Dir::new();
     let _fake = Fake::new(&dir);
     let config = format!("settings{{ log = {{ 'Exec', 'Delay' }} }}\n{RECORDED}");
@@ -129,7 +129,7 @@ fn the_settings_choose_what_is_logged() {
 }
 
 #[test]
-fn the_command_line_beats_the_settings_in_what_is_logged() {
+fn the_command_line_overrides_log_categories_of_the_settings() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = format!("settings{{ log = 'all' }}\n{RECORDED}");
@@ -139,7 +139,7 @@ fn the_command_line_beats_the_settings_in_what_is_logged() {
     assert!(!daemon.log().contains("Normal:"), "{}", daemon.log());
 }
 
-/// Each category that lsyncd's users know really says something.
+/// Each log category of lsyncd logs something.
 #[test]
 fn every_category_logs() {
     let dir = Dir::new();

@@ -1,10 +1,10 @@
-//! `-preview`: what the first transfer would send, change and delete. Nothing is changed.
+//! `-preview` reports what the first transfer would send, change and delete, and changes nothing.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::support::daemon::{Daemon, Ended};
 use crate::support::dir::Dir;
+use crate::support::script::SSH;
 use crate::support::tree;
 
 fn preview(dir: &Dir, config: &str, words: &[&str]) -> Ended {
@@ -19,14 +19,14 @@ fn preview(dir: &Dir, config: &str, words: &[&str]) -> Ended {
     for name in ["preview.out", "preview.err"] {
         let _ = fs::remove_file(dir.path(name));
     }
-    // Times of directories in which the output lies change; what is in them does not.
+    // The output files change the times of their directory, so attributes are not compared.
     let left = tree::without_attributes(tree::read(dir.root()));
     let difference = tree::difference(&tree::without_attributes(before), &left);
     assert_eq!(difference, "", "the preview changed something");
     ended
 }
 
-/// A source and a target that differ in each way.
+/// Returns a source and a target with differences of all kinds.
 fn differing() -> Dir {
     let dir = Dir::new();
     dir.mkdir("new");
@@ -38,11 +38,6 @@ fn differing() -> Dir {
     dir.put("trg/gone/f", "1");
     dir.put("trg/kept.tmp", "1");
     dir
-}
-
-fn executable(dir: &Dir) {
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(dir.path("bin/ssh"), mode).unwrap();
 }
 
 const CONFIG: &str = r#"
@@ -69,9 +64,8 @@ const DELETED: &str = "    DELETE     2
                  gone/
 ";
 
-/// A copy that keeps times makes a first transfer to another host cheap.
 #[test]
-fn a_target_with_a_copy_lacks_nothing() {
+fn a_target_with_equal_files_and_times_needs_no_transfer() {
     let dir = Dir::new();
     dir.mkdir("d");
     dir.write("d/f", "12345");
@@ -89,7 +83,7 @@ fn a_target_with_a_copy_lacks_nothing() {
 }
 
 #[test]
-fn rsync_is_asked_what_it_would_do() {
+fn rsync_targets_are_previewed_by_a_dry_run() {
     let dir = differing();
     for options in [
         "",
@@ -115,7 +109,7 @@ fn rsync_is_asked_what_it_would_do() {
 }
 
 #[test]
-fn direct_compares_by_itself() {
+fn direct_targets_are_previewed_without_rsync() {
     let dir = differing();
     let ended = preview(&dir, &config("default.direct", "target = '@TRG@'", ""), &[]);
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -135,15 +129,10 @@ fn direct_compares_by_itself() {
 }
 
 #[test]
-fn each_target_is_asked_over_ssh_too() {
+fn each_target_is_previewed_over_ssh() {
     let dir = differing();
-    fs::create_dir_all(dir.path("bin")).unwrap();
-    dir.put(
-        "bin/ssh",
-        "#!/bin/sh\nwhile [ \"$1\" != h ]; do shift; done\nshift\nexec sh -c \"$*\"\n",
-    );
-    executable(&dir);
-    let one = config("default.rsyncssh", "host = 'h', targetdir = '@TRG@'", "");
+    dir.script("bin/ssh", SSH);
+    let one = config("default.rsyncssh", "host = 'host', targetdir = '@TRG@'", "");
     let ended = preview(&dir, &one, &[]);
     assert!(
         ended.stdout.contains(FOUND),
@@ -155,7 +144,7 @@ fn each_target_is_asked_over_ssh_too() {
 
     let two = config(
         "default.rsync",
-        "targets = { 'h:@TRG@', '@DIR@/absent' }",
+        "targets = { 'host:@TRG@', '@DIR@/absent' }",
         "",
     );
     let ended = preview(&dir, &two, &["-json"]);
@@ -172,14 +161,12 @@ fn each_target_is_asked_over_ssh_too() {
 }
 
 #[test]
-fn a_target_that_cannot_be_asked_is_a_failure_with_a_remedy() {
+fn an_unreachable_target_is_a_failure_with_a_remedy() {
     let dir = differing();
-    fs::create_dir_all(dir.path("bin")).unwrap();
-    dir.put(
+    dir.script(
         "bin/ssh",
-        "#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n",
+        "echo 'Host key verification failed.' >&2\nexit 255\n",
     );
-    executable(&dir);
     let failing = config("default.rsync", "targets = { 'h:@TRG@', '@TRG@' }", "");
     let ended = preview(&dir, &failing, &[]);
     assert_eq!(ended.status.code(), Some(255));
@@ -212,7 +199,7 @@ fn names_beyond_the_first_ten_are_listed_with_all() {
 }
 
 #[test]
-fn a_guard_is_said_and_the_functions_of_a_user_are_not_run() {
+fn a_guard_is_reported_and_user_functions_are_not_run() {
     let dir = differing();
     let limit = config(
         "default.rsync",

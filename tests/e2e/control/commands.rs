@@ -1,4 +1,4 @@
-//! Each verb, on a daemon that is idle, busy, paused or cut off.
+//! Each command of lsyncdctl, for a daemon that is idle, busy, paused or without connection.
 
 use super::*;
 
@@ -69,9 +69,9 @@ fn resync_compares_everything_or_a_path() {
     }
 }
 
-/// A directory is compared with all that is in it, whatever the sync deletes and whoever copies.
+/// A directory is compared with all its contents, for each value of `delete` and each kind of sync.
 #[test]
-fn resync_of_a_directory_brings_everything_in_it() {
+fn resync_of_a_directory_sends_its_contents() {
     for kind in ["default.rsync", "default.direct"] {
         for delete in ["true", "false", "'startup'"] {
             let dir = Dir::new();
@@ -103,10 +103,9 @@ fn resync_of_a_directory_brings_everything_in_it() {
     }
 }
 
-/// User code gets each path, and that of other syncs does not; nothing waits for the directory to
-/// be read.
+/// The user code of other syncs gets no path, and nothing waits for the directory to be read.
 #[test]
-fn resync_of_a_directory_tells_user_code_of_each_path_in_it() {
+fn resync_of_a_directory_calls_user_code_for_each_path_in_it() {
     let dir = Dir::new();
     let mut expected = vec!["d/".to_owned()];
     for outer in 0..20 {
@@ -162,7 +161,7 @@ fn reload_reads_the_configuration_again() {
 }
 
 #[test]
-fn reload_leaves_alone_what_has_not_changed() {
+fn reload_does_not_affect_unchanged_syncs() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -229,9 +228,8 @@ fn usr2_dumps_the_state_into_the_log() {
     fake.release();
 }
 
-/// What nothing is done for any more is not told to be done.
 #[test]
-fn a_sync_that_has_ended_refuses_what_would_come_to_nothing() {
+fn a_sync_that_has_ended_refuses_commands_without_effect() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[1, 0, 0]);
@@ -254,7 +252,7 @@ fn a_sync_that_has_ended_refuses_what_would_come_to_nothing() {
         let said = text(&output);
         assert!(said.contains("one was ended by exit code 1"), "{said}");
     }
-    // The other one is at work.
+    // The other sync is active.
     for verb in ["retry", "resync", "resume", "flush"] {
         done(&dir, &[verb]);
         done(&dir, &[verb, "two"]);
@@ -267,7 +265,6 @@ fn a_sync_that_has_ended_refuses_what_would_come_to_nothing() {
     });
 }
 
-/// Too much to delete is a halt, and a release lets it go at once.
 #[test]
 fn a_limit_of_deletions_is_shown_and_released() {
     for kind in ["default.rsync", "default.direct"] {
@@ -291,7 +288,7 @@ fn a_limit_of_deletions_is_shown_and_released() {
             why.contains("would be deleted on the target, more than 3"),
             "{why}"
         );
-        // The wait has grown, and does not hold up the release.
+        // The growing wait does not delay the release.
         daemon.wait_for("it has looked several times", |daemon| {
             daemon.log().matches("checking again in").count() >= 3
         });
@@ -301,7 +298,7 @@ fn a_limit_of_deletions_is_shown_and_released() {
         wait_state(&dir, &mut daemon, State::Current);
         let log = daemon.log();
         assert_eq!(log.matches("checking again in").count(), tries, "{log}");
-        // The next time the limit holds again.
+        // The release is for one transfer only.
         for n in 0..8 {
             dir.write(format!("g{n}"), "x");
         }
@@ -327,17 +324,16 @@ fn the_target_of_rsyncssh_is_shown() {
     assert_eq!(status(&dir).syncs[0].target, "u@h:/srv/x/");
 }
 
-/// The reason that status shows is rsync's error, and neither a warning nor its last line.
+/// The status shows rsync's error, not a warning or the last line.
 #[test]
-fn the_last_error_is_the_error() {
+fn the_last_error_is_the_error_line_of_rsync() {
     let dir = Dir::new();
-    let script = "#!/bin/sh\n\
+    let script = "\
         echo \"Warning: Permanently added 'h' (RSA) to the list of known hosts.\" >&2\n\
         echo 'ERROR: password file must not be other-accessible' >&2\n\
         echo 'rsync error: syntax or usage error (code 1) at authenticate.c(261)' >&2\n\
         exit 12\n";
-    let rsync = dir.put("bin/rsync", script);
-    fs::set_permissions(&rsync, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    dir.script("bin/rsync", script);
     let mut daemon =
         Daemon::new(&dir, &format!("settings{{ insist = true }}\n{}", one(""))).start();
     daemon.wait_log("Retrying startup");
@@ -348,9 +344,9 @@ fn the_last_error_is_the_error() {
     });
 }
 
-/// A verb that finds nothing to change says so, and one that does says what.
+/// Each command reports what it has changed.
 #[test]
-fn verbs_that_change_nothing_say_so() {
+fn commands_that_change_nothing_report_it() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -373,9 +369,9 @@ fn verbs_that_change_nothing_say_so() {
     daemon.wait_for("it is sent", |_| fake.ended() == 2);
 }
 
-/// The action `onFull` is the comparison of a sync without a kind, whatever happens at startup.
+/// For a sync without a kind, `onFull` is the full comparison.
 #[test]
-fn resync_of_own_actions_runs_the_one_for_everything() {
+fn resync_of_user_actions_calls_on_full() {
     for (more, runs) in [
         ("onFull = 'echo full >> @DIR@/told'", true),
         (
@@ -401,9 +397,9 @@ fn resync_of_own_actions_runs_the_one_for_everything() {
     }
 }
 
-/// The name of a sync is escaped as paths are, and known by both forms.
+/// The name of a sync is escaped like paths; commands accept both forms.
 #[test]
-fn a_name_cannot_forge_a_line_or_turn_one_around() {
+fn names_of_syncs_are_escaped() {
     for (name, shown) in [
         ("a\\nNormal: b", r"a\012Normal: b"),
         ("a\\27[2Jb", r"a\033[2Jb"),

@@ -1,4 +1,4 @@
-//! What `lsyncdctl explain` tells of a path.
+//! `lsyncdctl explain`.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn explain(dir: &Dir, path: &str) -> String {
 }
 
 #[test]
-fn a_path_is_followed_from_pending_to_sent() {
+fn a_path_is_explained_from_pending_to_sent() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = one(r#"exclude = { "*.tmp" },"#).replace("delay = 1", "delay = 500");
@@ -40,7 +40,7 @@ fn a_path_is_followed_from_pending_to_sent() {
 }
 
 #[test]
-fn a_failed_path_is_told_with_its_reason() {
+fn a_failed_path_is_explained_with_the_reason() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -59,7 +59,7 @@ fn a_failed_path_is_told_with_its_reason() {
     assert_eq!(code(&ctl(&dir, &["explain"])), 4);
 }
 
-/// The remedy is there as well, and nothing of syncs that do not have the path.
+/// Syncs that do not contain the path are not listed.
 #[test]
 fn one_sync_of_several_is_explained_with_the_remedy() {
     let dir = Dir::new();

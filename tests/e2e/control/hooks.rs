@@ -37,14 +37,14 @@ fn commands_get_the_results_of_batches() {
     daemon.wait_for("success is told", |_| {
         dir.text("synced").ends_with("\nsynced one 0 1 /f \n")
     });
-    // The second failure of the row was no news.
+    // The second failure in a row calls no hook.
     assert_eq!(dir.text("failed"), "failed one 12 1 /f \n");
 }
 
-/// A recovery is told once for each failure that was told, when everything is at the target: not
-/// after a success beside a path that still fails, and across reloads and restarts.
+/// `onRecovered` is called once for each call of `onFailed`, when the target is current: not while
+/// another path still fails, and also after a reload or restart.
 #[test]
-fn a_recovery_is_told_once_for_each_failure() {
+fn a_recovery_is_reported_once_for_each_failure() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = |more: &str| {
@@ -70,7 +70,7 @@ fn a_recovery_is_told_once_for_each_failure() {
     dir.write("g", "x");
     daemon.wait_for("a success follows", |_| fake.ended() == 5);
 
-    // A changed sync tells the recovery of the failure of its predecessor.
+    // A changed sync reports the recovery from the failure of its predecessor.
     fake.exits(&[12]);
     dir.write("h", "x");
     expected += &failed("1 /h");
@@ -85,7 +85,7 @@ fn a_recovery_is_told_once_for_each_failure() {
     expected += recovered;
     daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
 
-    // So does the next daemon, which does not tell the failure again.
+    // So does the next daemon, which does not report the failure again.
     fake.exits(&[12]);
     dir.write("i", "x");
     expected += &failed("1 /i");
@@ -105,7 +105,7 @@ fn a_recovery_is_told_once_for_each_failure() {
 }
 
 #[test]
-fn lua_functions_get_the_results_of_batches_and_their_errors_do_no_harm() {
+fn lua_functions_get_the_results_of_batches_and_their_errors_are_logged() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let more = r#"
@@ -129,7 +129,7 @@ fn lua_functions_get_the_results_of_batches_and_their_errors_do_no_harm() {
 }
 
 #[test]
-fn a_hook_that_hangs_holds_nothing_up() {
+fn a_hanging_hook_delays_nothing() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let more = r#"onSynced = { "/bin/sh", "-c", "while [ ! -e @DIR@/go ]; do sleep 0.05; done; echo $LSYNCD_BATCHES >> @DIR@/told" },"#;
@@ -153,7 +153,7 @@ fn hooks_of_the_wrong_type_are_refused() {
     assert!(ended.stderr.contains(expected), "{}", ended.stderr);
 }
 
-/// The hooks of the manual post to a listener, whatever the name of the sync and the error contain.
+/// The name of the sync and the error contain characters that shells and JSON treat specially.
 #[test]
 fn the_webhook_of_the_manual_posts_failures_and_recoveries() {
     if Command::new("curl").arg("--version").output().is_err() {

@@ -1,10 +1,10 @@
-//! `-json` of each command: JSON whatever happens.
+//! `-json` of each command prints JSON, also for errors.
 
 use super::*;
 
 use serde_json::Value;
 
-/// Each command of the help with a complete line of arguments, and keys of its answer.
+/// Each command of the help text with complete arguments, and keys of its answer.
 const LINES: [(&str, &[&str]); 14] = [
     ("status", &["severity", "syncs"]),
     ("explain @SRC@/f", &["ok", "text", "last"]),
@@ -31,7 +31,7 @@ fn objects(output: &Output) -> Vec<Value> {
     values
 }
 
-/// The error is an object and on standard error, and there is nothing else.
+/// Asserts that standard output is one error object, whose text is also on standard error.
 fn assert_refused(output: &Output, exit: i32) {
     let objects = objects(output);
     assert_eq!((code(output), objects.len()), (exit, 1), "{}", text(output));
@@ -89,7 +89,7 @@ fn each_command_answers_in_json() {
     daemon.wait_for("it is pending", |_| status(&dir).syncs[0].pending > 0);
     let waited = ctl(&dir, &["status", "-wait", "-timeout", "0.2", "-json"]);
     assert_eq!((code(&waited), objects(&waited).len()), (1, 1));
-    // The list is complete.
+    // LINES contains each command of the help text.
     let help = text(&help);
     let commands = help.lines().filter_map(|line| line.strip_prefix("  "));
     let commands =

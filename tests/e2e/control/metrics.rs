@@ -65,7 +65,7 @@ fn metrics_and_json_status_as_files() {
                 .text("m.prom")
                 .contains("lsyncd_batches_total{sync=\"one\"} 1\n")
     });
-    // An idle daemon writes on, so that its age tells that it is alive.
+    // An idle daemon continues to write the files, so their age shows that it is alive.
     let inode = |name: &str| fs::metadata(dir.path(name)).map(|data| data.ino()).ok();
     let before = (inode("m.prom"), inode("status.json"));
     daemon.wait_for("they are written again", |_| {

@@ -1,17 +1,17 @@
-//! The control socket, `lsyncdctl`, metrics and hooks, used on a daemon that is starting, busy,
-//! cut off, paused and idle. Nothing here asserts how long something takes.
+//! The control socket, `lsyncdctl`, metrics and hooks, for a daemon that is starting, busy, without
+//! connection, paused or idle.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | status | what is told of a daemon in each state |
+//! | status | `lsyncdctl status` in each state of a daemon |
 //! | commands | each command of lsyncdctl |
 //! | explain | `lsyncdctl explain` |
-//! | waiting | `-wait` returns when all is there, and never before |
-//! | verify | what differs is named, and what is in motion is not |
-//! | verify_details | what a report tells of both sides, and the progress on a terminal |
+//! | waiting | `-wait` returns when the target is current, and not before |
+//! | verify | differences are reported, running changes are not |
+//! | verify_details | the details of a report, and the progress on a terminal |
 //! | reports | the kept reports of `verify` |
 //! | json | `-json` of each command |
-//! | socket | who may connect, and what nonsense does: nothing |
+//! | socket | who may connect, and invalid requests |
 //! | metrics | metrics, page and report files |
 //! | transfer_log | `lsyncdctl log` |
 //! | hooks | `onSynced` and `onFailed` |
@@ -50,7 +50,7 @@ use nix::sys::signal::Signal;
 
 const SETTINGS: &str = r#"settings{ controlSocket = "@DIR@/sock" }"#;
 
-/// One sync with the stand-in, called `one`.
+/// Returns a configuration with one sync `one`, which uses the stand-in.
 fn one(more: &str) -> String {
     format!(
         r#"{SETTINGS}
@@ -110,13 +110,13 @@ fn wait_socket(dir: &Dir, daemon: &mut Running<'_>) {
     daemon.wait_for("the socket is there", |_| dir.answers());
 }
 
-/// A port nobody listens on just now.
+/// Returns a port on which nobody listens now.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// The status line with the head, and the body.
+/// Returns the head and the body of the answer.
 fn get(port: u16, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("daemon listens");
     stream.set_read_timeout(Some(limit())).unwrap();

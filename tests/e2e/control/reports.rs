@@ -1,5 +1,5 @@
-//! `lsyncdctl reports`: what is kept is complete, and what is missing or altered shows, also after a
-//! restart.
+//! `lsyncdctl reports`: each comparison is kept, and missing or altered reports are detected, also
+//! after a restart.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn verify(dir: &Dir, expected: i32) {
 }
 
 #[test]
-fn each_comparison_is_kept_and_what_is_altered_shows() {
+fn each_comparison_is_kept_and_alterations_are_detected() {
     let dir = Dir::new();
     dir.write("a", "1");
     let mut running = Daemon::new(&dir, KEPT).start_and_settle();
@@ -30,7 +30,7 @@ fn each_comparison_is_kept_and_what_is_altered_shows() {
     assert_eq!(reports(&dir), (0, ReportPage::default()));
     verify(&dir, 0);
     fs::write(dir.trg("b"), "x").unwrap();
-    // Whole seconds are compared, and the directory may have changed within the same one.
+    // Whole seconds are compared, so the directory gets another time.
     let target = fs::File::open(dir.path("trg")).unwrap();
     target.set_modified(std::time::UNIX_EPOCH).unwrap();
     verify(&dir, 1);
@@ -42,12 +42,12 @@ fn each_comparison_is_kept_and_what_is_altered_shows() {
     let shown = text(&ctl(&dir, &["reports", "1"]));
     assert!(shown.contains("DRIFT"), "{shown}");
     assert!(shown.contains("2 reports kept, none is missing"), "{shown}");
-    // The log of the daemon is a witness elsewhere.
+    // The log of the daemon contains the hash as well.
     running.wait_log(&format!("report 2, SHA-256 {}", page.hash));
     running.terminate();
     drop(running);
 
-    // The chain goes on after a restart, and the oldest are removed.
+    // The chain continues after a restart, and the oldest reports are removed.
     let mut running = Daemon::new(&dir, KEPT).start();
     running.wait_for("the new daemon", |_| code(&ctl(&dir, &["status"])) == 0);
     for _ in 3..=6 {
@@ -76,7 +76,7 @@ fn each_comparison_is_kept_and_what_is_altered_shows() {
 }
 
 #[test]
-fn without_a_state_directory_none_are_kept() {
+fn without_a_state_directory_no_reports_are_kept() {
     let dir = Dir::new();
     fs::create_dir(dir.path("open")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);

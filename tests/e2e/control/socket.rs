@@ -1,12 +1,13 @@
-//! Who may connect, and what nonsense does: nothing.
+//! The control socket: its path, its permissions, and invalid requests.
 
 use super::*;
 use std::os::unix::net::UnixStream;
 
 use crate::support::dir::{program, skip};
+use crate::support::random::Random;
 
 #[test]
-fn the_socket_is_private_replaces_a_stale_one_and_goes_with_the_daemon() {
+fn the_socket_is_private_replaces_a_stale_one_and_is_removed_at_the_end() {
     let dir = Dir::new();
     Fake::new(&dir);
     drop(std::os::unix::net::UnixListener::bind(dir.path("sock")).unwrap());
@@ -30,7 +31,7 @@ fn the_socket_is_private_replaces_a_stale_one_and_goes_with_the_daemon() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn a_file_that_is_no_socket_is_not_replaced() {
     let dir = Dir::new();
     Fake::new(&dir);
     dir.put("sock", "precious");
@@ -40,7 +41,7 @@ fn what_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn beside_the_pid_file_without_being_asked_for() {
+fn the_default_path_is_beside_the_pid_file() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = one("").replace(
@@ -48,7 +49,7 @@ fn beside_the_pid_file_without_being_asked_for() {
         "pidfile = \"@DIR@/sync.pid\"",
     );
     let mut daemon = Daemon::new(&dir, &config)
-        // Not that of a service.
+        // This is not the directory of a service.
         .env("RUNTIME_DIRECTORY", "")
         .start_and_settle();
     let answer = UnixStream::connect(dir.path("sync.sock"));
@@ -57,7 +58,7 @@ fn beside_the_pid_file_without_being_asked_for() {
 }
 
 #[test]
-fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
+fn the_directory_of_the_service_is_used_by_one_daemon_only() {
     let dir = Dir::new();
     Fake::new(&dir);
     fs::create_dir(dir.path("run")).unwrap();
@@ -93,8 +94,8 @@ fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
     assert!(!dir.path("run/lsyncd.sock").exists());
 }
 
-/// A file that another user has put at a default path is passed by; at a path of the configuration
-/// it is an error that names the owner. It is left alone.
+/// A file of another user at a default path is skipped; at a configured path it is an error that
+/// names the owner. The file is not changed.
 #[test]
 fn a_file_of_another_user_is_reported_with_its_owner() {
     if !nix::unistd::geteuid().is_root() {
@@ -132,17 +133,12 @@ fn a_file_of_another_user_is_reported_with_its_owner() {
 }
 
 fn pseudo_random(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
+    let mut random = Random::new(seed);
+    (0..length).map(|_| random.number() as u8).collect()
 }
 
-/// Writes what the other side takes, and reads what it says until it hangs up or is silent.
+/// Writes the bytes as far as the other side takes them, and reads its answers until it closes the
+/// connection or sends nothing.
 fn shout(stream: &mut (impl Read + Write), bytes: &[u8]) {
     let _ = stream.write_all(bytes);
     let mut buffer = [0; 4096];
@@ -150,7 +146,7 @@ fn shout(stream: &mut (impl Read + Write), bytes: &[u8]) {
 }
 
 #[test]
-fn nonsense_and_stalling_change_nothing() {
+fn invalid_and_stalled_requests_change_nothing() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let port = free_port();
@@ -200,9 +196,9 @@ fn nonsense_and_stalling_change_nothing() {
     assert!(!daemon.has_ended());
 }
 
-/// After su(1), a user has no runtime directory, or that of root.
+/// After su(1), a user has no runtime directory, or the one of root.
 #[test]
-fn a_daemon_without_a_place_for_its_socket_tells_why() {
+fn a_daemon_without_a_directory_for_its_socket_logs_the_reason() {
     let dir = Dir::new();
     Fake::new(&dir);
     let is_root = nix::unistd::geteuid().is_root();

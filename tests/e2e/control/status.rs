@@ -1,11 +1,9 @@
-//! What `lsyncdctl status` tells of a daemon in each state.
-
-use std::os::unix::fs::PermissionsExt;
+//! `lsyncdctl status` in each state of a daemon.
 
 use super::*;
 
 #[test]
-fn a_sync_is_starting_current_pending_sending() {
+fn a_sync_is_shown_as_starting_current_pending_and_sending() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.hold();
@@ -46,7 +44,7 @@ fn a_sync_is_starting_current_pending_sending() {
 }
 
 #[test]
-fn a_target_that_is_cut_off_is_trouble_until_it_is_back() {
+fn an_unreachable_target_is_shown_until_it_is_back() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -67,7 +65,7 @@ fn a_target_that_is_cut_off_is_trouble_until_it_is_back() {
 }
 
 #[test]
-fn trouble_is_first_and_named_with_its_remedy() {
+fn failing_syncs_are_first_and_have_a_remedy() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fs::create_dir(dir.path("b")).unwrap();
@@ -75,12 +73,10 @@ fn trouble_is_first_and_named_with_its_remedy() {
 sync{
     default.rsync, name = "two", source = "@DIR@/b", target = "@DIR@/c", delay = 0,
     rsync = { binary = "@DIR@/bin/refused" }, init = false,"#;
-    dir.put(
+    dir.script(
         "bin/refused",
-        "#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n",
+        "echo 'Host key verification failed.' >&2\nexit 255\n",
     );
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(dir.path("bin/refused"), mode).unwrap();
     let mut daemon = Daemon::new(&dir, &one(more)).start_and_settle();
     let shown = ctl(&dir, &["status", "-max-age", "15m"]);
     assert!(
@@ -122,7 +118,7 @@ sync{
 }
 
 #[test]
-fn paths_left_undone_are_named() {
+fn failed_paths_are_named() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -149,7 +145,7 @@ fn a_missing_source_is_shown() {
 }
 
 #[test]
-fn without_a_daemon_the_exit_code_is_3_and_misuse_is_4() {
+fn exit_code_is_3_without_a_daemon_and_4_for_wrong_arguments() {
     let dir = Dir::new();
     assert_eq!(code(&ctl(&dir, &["status"])), 3);
     assert_eq!(code(&ctl(&dir, &["pause"])), 3);
@@ -177,7 +173,7 @@ fn the_lag_grows_with_a_failure_until_the_target_is_current() {
         "{}",
         first_line()
     );
-    // A failure of the whole batch, and of one path only.
+    // The whole batch fails, or one path only.
     for code in [12, 23] {
         fake.exits(&[code]);
         dir.write("f", code.to_string());
@@ -194,7 +190,7 @@ fn the_lag_grows_with_a_failure_until_the_target_is_current() {
         daemon.wait_for("it fails again, and the lag has grown", |_| {
             done(&dir, &["retry"]);
             let now = status(&dir).lag;
-            // The age of an entry is known within a second.
+            // The age of an entry is exact to a second.
             assert!(now > last - 1.1, "{now} after {last}");
             last = now;
             fake.ended() > calls + 1 && now > before
@@ -209,9 +205,9 @@ fn the_lag_grows_with_a_failure_until_the_target_is_current() {
     }
 }
 
-/// The remedy of a halt is a command; a past error is called so.
+/// The remedy of a halt is a command.
 #[test]
-fn trouble_has_its_command_and_past_errors_are_marked() {
+fn a_halt_has_a_command_as_remedy_and_past_errors_are_marked() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     dir.write("here", "");

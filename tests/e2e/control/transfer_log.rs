@@ -1,4 +1,4 @@
-//! `lsyncdctl log`: what was sent, compared with what a recording rsync saw.
+//! `lsyncdctl log`, compared with the calls of a recording rsync.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ fn flushed(dir: &Dir, daemon: &mut Running<'_>) {
     wait_state(dir, daemon, State::Current);
 }
 
-/// Names that are no UTF-8, end lines, look escaped or like options, or are JSON.
+/// Names that are not UTF-8, contain newlines, or look like escapes, options or JSON.
 const HOSTILE: [&[u8]; 6] = [
     b"a\nb",
     b"\xff\xfe",
@@ -62,7 +62,7 @@ fn the_log_names_what_a_recording_rsync_saw() {
         let names = call.stdin.split(|&byte| byte == 0).map(<[u8]>::to_vec);
         names.collect::<Vec<_>>()
     });
-    // The list names the directories above as well.
+    // The list contains the parent directories as well.
     let listed: BTreeSet<Vec<u8>> = listed
         .filter(|name| !name.is_empty() && !name.ends_with(b"/"))
         .collect();
@@ -88,7 +88,7 @@ fn the_log_names_what_a_recording_rsync_saw() {
     );
     assert!(all.iter().all(|entry| entry.target == dir.expand("@TRG@/")));
 
-    // The text has a line for each entry, whatever the names are.
+    // The text has one line for each entry and each name.
     let output = ctl(&dir, &["log"]);
     assert_eq!(
         output.stdout.iter().filter(|&&byte| byte == b'\n').count(),
@@ -99,7 +99,7 @@ fn the_log_names_what_a_recording_rsync_saw() {
 }
 
 #[test]
-fn the_history_of_a_path_tells_when_it_was_sent_and_why_not() {
+fn the_history_of_a_path_contains_transfers_and_failures() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -124,7 +124,7 @@ fn the_history_of_a_path_tells_when_it_was_sent_and_why_not() {
 }
 
 #[test]
-fn a_killed_daemon_keeps_its_log_and_a_torn_record_is_dropped() {
+fn the_log_survives_a_kill_without_its_incomplete_record() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -149,7 +149,7 @@ fn a_killed_daemon_keeps_its_log_and_a_torn_record_is_dropped() {
     let after = entries(&dir, &[]);
     assert_eq!(after[..before.len()], before[..]);
     assert!(after.iter().any(|entry| entry.path == "/b"));
-    // The numbers go on where the last whole record ended.
+    // The numbers continue after the last complete record.
     assert!(after.windows(2).all(|pair| pair[0].number < pair[1].number));
 }
 
@@ -161,7 +161,7 @@ fn glob(dir: &Dir, name: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_ring_is_bounded_and_can_be_off() {
+fn the_log_is_limited_and_can_be_disabled() {
     let dir = Dir::new();
     Fake::new(&dir);
     let with = |settings: &str| one("").replace("settings{", &format!("settings{{ {settings},"));
@@ -210,7 +210,7 @@ fn without_a_state_directory_the_log_is_in_memory() {
 }
 
 #[test]
-fn follow_prints_what_is_sent_from_now_on() {
+fn follow_prints_new_entries() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -219,7 +219,7 @@ fn follow_prints_what_is_sent_from_now_on() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap());
-    // What is sent until it follows may be told or not.
+    // The first line shows that the client follows; files sent before may be listed or not.
     let mut line = String::new();
     let mut number = 0;
     while !line.contains("/now") {

@@ -1,5 +1,5 @@
-//! `lsyncdctl verify`: each kind of drift is named, what is in motion is not, and what could not be
-//! compared is told.
+//! `lsyncdctl verify`: each kind of drift is reported, running changes are not, and paths that
+//! could not be compared are named.
 
 use super::*;
 
@@ -31,7 +31,7 @@ pub fn reports(output: &Output) -> Vec<DriftReport> {
     lines.map(read).collect()
 }
 
-/// The kinds at each path, as texts.
+/// Returns the kinds of drift at each path, as texts.
 fn found(report: &DriftReport) -> Vec<(String, String)> {
     let kinds = |kinds: &[DriftKind]| {
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
@@ -42,7 +42,7 @@ fn found(report: &DriftReport) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Gives a file at the target other contents of the same size, and the time that it had.
+/// Replaces the contents of a file on the target, keeping size and time.
 pub fn change_silently(path: &std::path::Path, contents: &str) {
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, contents).unwrap();
@@ -50,7 +50,7 @@ pub fn change_silently(path: &std::path::Path, contents: &str) {
     file.set_modified(modified).unwrap();
 }
 
-/// Appends to a file at the target, which keeps its time.
+/// Appends to a file on the target, keeping its time.
 fn append_silently(path: &std::path::Path, contents: &str) {
     let old = fs::read_to_string(path).unwrap();
     change_silently(path, &(old + contents));
@@ -109,7 +109,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
         b"x",
         rustix::fs::XattrFlags::empty(),
     );
-    // For user 7; the permissions stay the same.
+    // An entry for user 7; the mode stays the same.
     let entries: [(u16, u16, u32); 5] = [
         (1, 6, u32::MAX),
         (2, 4, 7),
@@ -194,7 +194,8 @@ fn each_kind_of_drift_is_named_and_repaired() {
         .map(|(path, kinds)| (path.to_string(), kinds.to_string()))
         .collect();
     let (exit, drift) = verify(&dir, &["-content"]);
-    // The times of the directory and of the link differ as well, unless the second is the same.
+    // The times of the directory and of the link differ as well, unless both are of the same
+    // second.
     let mut named = found(&drift[0]);
     named.retain(|(path, _)| path != "/");
     for (_, kinds) in &mut named {
@@ -203,7 +204,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
     assert_eq!(named, expected);
     assert_eq!((exit, drift[0].verdict), (1, DriftVerdict::Drift));
     assert_eq!((drift[0].in_motion, drift[0].repaired), (0, 0));
-    verify_details::both_sides_are_told(&drift[0]);
+    verify_details::assert_both_sides(&drift[0]);
     let told = status(&dir).syncs[0].verified.clone().unwrap();
     assert_eq!(
         (told.verdict, told.drift),
@@ -240,7 +241,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
     daemon.wait_equal();
 }
 
-/// A sync with the stand-in that lets the real rsync do the work. Returns when it is idle.
+/// Starts a sync with the stand-in that calls the real rsync. Returns when it is idle.
 fn recorded<'d>(dir: &'d Dir, fake: &Fake<'_>) -> Running<'d> {
     let mut daemon = Daemon::new(dir, &one("")).start_and_settle();
     daemon.wait_for("the startup ends", |_| fake.ended() == 1);
@@ -292,11 +293,11 @@ fn a_path_that_changes_during_the_dry_run_is_compared_again_and_is_no_drift() {
 }
 
 #[test]
-fn what_could_not_be_compared_is_incomplete() {
+fn a_failed_comparison_is_incomplete() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = recorded(&dir, &fake);
-    // The connection to the target is lost when a part is compared.
+    // The connection is lost when a part is compared.
     fake.exits(&[0, 12]);
     dir.put("fake/print.2", "//>f+++++++++//1//f//\n");
     dir.put(
@@ -389,7 +390,8 @@ sync{ name = "own", source = "@SRC@", onCreate = function(event) spawn(event, "t
     assert!(found(&drift[0]).contains(&("/odd\\377".to_owned(), "extra".to_owned())));
 }
 
-/// The runs of a sample find what each of them reads, and cover everything, also over a restart.
+/// Each run of a sample compares a part, and all runs together cover everything, also over a
+/// restart.
 #[test]
 fn a_sample_covers_everything_in_its_runs() {
     let dir = Dir::new();
@@ -409,7 +411,7 @@ fn a_sample_covers_everything_in_its_runs() {
         if part == 3 {
             // Its startup compares sizes and times only.
             daemon.terminate();
-            // It ends what it has started.
+            // Dropping the daemon ends its children.
             drop(daemon);
             daemon = Daemon::new(&dir, &config).start();
             daemon.wait_for("the new daemon", |_| code(&ctl(&dir, &["status"])) == 0);
@@ -434,7 +436,7 @@ fn a_sample_covers_everything_in_its_runs() {
 }
 
 #[test]
-fn a_comparison_at_a_given_time_repairs_and_tells_of_drift() {
+fn a_scheduled_comparison_repairs_and_reports_drift() {
     let dir = Dir::new();
     dir.write("f", "12345");
     let with = |verify: &str| {
@@ -456,7 +458,7 @@ fn a_comparison_at_a_given_time_repairs_and_tells_of_drift() {
     daemon.wait_for("the hook", |_| {
         dir.text("told") == "/f\0verify: 1 difference at the target\n"
     });
-    // Kept as those of a client are.
+    // The report is kept like those of a client.
     let output = ctl(&dir, &["reports", "-json"]);
     assert_eq!(code(&output), 0, "{}", text(&output));
     assert!(
@@ -473,7 +475,7 @@ fn a_comparison_at_a_given_time_repairs_and_tells_of_drift() {
 }
 
 #[test]
-fn times_and_samples_that_make_no_sense_are_refused() {
+fn invalid_times_and_samples_are_refused() {
     let dir = Dir::new();
     for (verify, expected) in [
         (
@@ -507,7 +509,8 @@ fn times_and_samples_that_make_no_sense_are_refused() {
     }
 }
 
-/// rsync keeps 1,000 names in flight, so that a comparison over a network would wait for each of them.
+/// rsync has at most 1,000 names in transit, so a comparison over a network would wait for a round
+/// trip per 1,000 names.
 #[test]
 fn a_big_source_is_listed_first_for_a_remote_target() {
     let dir = Dir::new();
@@ -530,7 +533,7 @@ fn a_big_source_is_listed_first_for_a_remote_target() {
     daemon.terminate();
 }
 
-/// Files that are written, renamed and deleted all the time are in motion or equal, never drift.
+/// Files are written, renamed and deleted all the time.
 #[test]
 fn continuous_changes_are_no_drift() {
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a report tells of both sides of a difference, and the progress on a terminal.
+//! The details of a report of drift, and the progress on a terminal.
 
 use super::verify::{change_silently, verify};
 use super::*;
@@ -12,8 +12,8 @@ fn difference<'r>(report: &'r DriftReport, path: &str) -> &'r ListedDrift {
     all.find(|it| it.path == path).unwrap()
 }
 
-/// The report tells what both sides have, when it was sent, and how it was compared.
-pub fn both_sides_are_told(report: &DriftReport) {
+/// Asserts that the report contains both sides, the last transfer and the method of the comparison.
+pub fn assert_both_sides(report: &DriftReport) {
     let at = |path| difference(report, path);
     let size = at("/size");
     let (source, target) = (size.source.clone().unwrap(), size.target.clone().unwrap());
@@ -40,7 +40,7 @@ pub fn both_sides_are_told(report: &DriftReport) {
 
 /// Over a remote shell and from an rsync daemon.
 #[test]
-fn a_report_tells_what_another_host_has() {
+fn a_report_contains_the_state_of_a_remote_target() {
     let dir = Dir::new();
     dir.write("f", "1");
     let Some(sshd) = Sshd::start(&dir) else {
@@ -86,7 +86,7 @@ sync{{
 }
 
 #[test]
-fn a_terminal_shows_what_the_comparison_does() {
+fn a_terminal_shows_the_progress_of_a_comparison() {
     let Some(script) = program("script") else {
         return skip("script(1) is not installed");
     };
@@ -122,7 +122,7 @@ fn a_terminal_shows_what_the_comparison_does() {
     fake.release();
     output.read_to_string(&mut shown).unwrap();
     client.wait().unwrap();
-    // The line is removed in front of the report.
+    // The progress line is removed before the report is printed.
     let report = shown.rsplit("\r\x1b[K").next().unwrap();
     let end = report.trim_end();
     let report: DriftReport = serde_json::from_str(end).unwrap_or_else(|e| panic!("{e}: {shown}"));

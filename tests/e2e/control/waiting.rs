@@ -1,10 +1,10 @@
-//! `lsyncdctl status -wait` returns when all is there, and never before.
+//! `lsyncdctl status -wait` returns when the target is current, and not before.
 
 use super::*;
 use std::os::unix::net::UnixStream;
 
-/// Lets a stopped daemon go on, with a request to wait that is there before it has read a
-/// single event. The answer.
+/// Continues a stopped daemon with a request to wait that arrives before the daemon has read any
+/// event. Returns the answer.
 fn continue_with_wait(dir: &Dir, daemon: &Running<'_>) -> String {
     let mut stream = UnixStream::connect(dir.path("sock")).expect("a place in the backlog");
     let request = Request::new(Verb::Wait { sync: None }).line();
@@ -16,10 +16,9 @@ fn continue_with_wait(dir: &Dir, daemon: &Running<'_>) -> String {
     answer
 }
 
-/// What was written before the call is at the target when it returns, however much the daemon
-/// has to catch up with: it is stopped while the files are made.
+/// The daemon is stopped while the files are made, so it has to catch up.
 #[test]
-fn wait_returns_when_all_that_was_written_is_there() {
+fn wait_returns_when_all_files_have_arrived() {
     let dir = Dir::new();
     let config = one("").replace("binary = \"@RSYNC@\"", "archive = true");
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
@@ -51,10 +50,9 @@ fn wait_returns_when_all_that_was_written_is_there() {
     assert!(!daemon.has_ended());
 }
 
-/// What leaves the source is half a rename whose other half never comes; the daemon waits for
-/// it a little.
+/// A move out of the source is the first half of a rename; the daemon waits for the second half.
 #[test]
-fn wait_returns_when_what_was_moved_away_is_gone() {
+fn wait_returns_when_a_moved_file_is_deleted() {
     let dir = Dir::new();
     let config = one("").replace("binary = \"@RSYNC@\"", "archive = true");
     let config = config.replace("delay = 1", "delay = 0");
@@ -71,9 +69,9 @@ fn wait_returns_when_what_was_moved_away_is_gone() {
     assert!(!daemon.has_ended());
 }
 
-/// With changes going on all the time, those of before the call arrive and the call returns.
+/// The call returns when the changes from before it have arrived.
 #[test]
-fn wait_returns_while_others_go_on_writing() {
+fn wait_returns_during_continuous_changes() {
     let dir = Dir::new();
     let config = one("").replace("binary = \"@RSYNC@\"", "archive = true");
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
@@ -102,7 +100,7 @@ fn wait_returns_while_others_go_on_writing() {
 }
 
 #[test]
-fn wait_waits_for_transfers_retries_and_the_startup() {
+fn wait_includes_transfers_retries_and_the_startup() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     fake.hold();
@@ -115,7 +113,7 @@ fn wait_waits_for_transfers_retries_and_the_startup() {
     done(&dir, &["status", "-wait"]);
     assert!(dir.trg("early").exists());
 
-    // It fails twice, and some of it is left undone once.
+    // Two calls fail, one of them for a part of the paths.
     fake.exits(&[0, 12, 23, 0]);
     dir.write("f", "x");
     done(&dir, &["status", "-wait"]);
@@ -124,7 +122,7 @@ fn wait_waits_for_transfers_retries_and_the_startup() {
 }
 
 #[test]
-fn wait_goes_on_through_a_reload() {
+fn wait_continues_after_a_reload() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
@@ -139,9 +137,8 @@ fn wait_goes_on_through_a_reload() {
     assert!(dir.trg("f").exists());
 }
 
-/// A wait that is given up names the syncs that it has waited for and why.
 #[test]
-fn a_wait_that_is_given_up_tells_what_it_has_waited_for() {
+fn a_wait_that_times_out_names_the_pending_syncs() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();

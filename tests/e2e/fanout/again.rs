@@ -1,5 +1,5 @@
-//! The configuration is read again, or the daemon started again, while one target is away and
-//! another has fallen back too far: each keeps what is pending for it alone.
+//! A reset, reload or restart while one target is unreachable and another has exceeded
+//! `maxPending`: each target keeps its own pending changes.
 
 use std::fs;
 
@@ -9,20 +9,21 @@ use super::{back, calls, config, site, status, wait_current};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// What happens to the daemon.
+/// The operation on the daemon.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// `SIGHUP` without `settings.hup`.
     Reset,
     /// `SIGHUP` with `hup = "changed"` and nothing changed.
     Unchanged,
-    /// The same with a change that concerns each target.
+    /// The same with a change of each target.
     Changed,
     /// It is stopped and started.
     Restart,
 }
 
-/// Files that change while the first target is away; the second one's bound is lower.
+/// The number of files that change while the first target is unreachable; `maxPending` of the
+/// second is lower.
 const MANY: usize = 60;
 
 fn text(way: Way, init: bool) -> String {
@@ -35,21 +36,21 @@ fn text(way: Way, init: bool) -> String {
     }
 }
 
-/// Transfers of everything to this target behind so many calls.
+/// Returns the number of full comparisons of this target after the given number of calls.
 fn comparisons(dir: &Dir, target: usize, after: usize) -> usize {
     let said = dir.text(&format!("t{target}.calls"));
     let later = said.lines().skip(after);
     later.filter(|call| !call.contains("--from0")).count()
 }
 
-/// How much each of the targets has to do.
+/// Returns the number of pending changes of each target.
 fn pending(dir: &Dir) -> Vec<usize> {
     let syncs = status(dir).syncs;
     syncs.iter().map(|sync| sync.pending).collect()
 }
 
-/// Waits until these are told of what changes: each gets one of the files that come until then.
-/// Those that were too early for it are nobody's without a startup, so none of them stays.
+/// Waits until changes reach these targets: creates files until each target has one, and removes
+/// them, because without a startup transfer nothing else sends the earlier ones.
 fn wait_watching(dir: &Dir, daemon: &mut Running<'_>, targets: &[usize], sign: &str) {
     let mut number = 0;
     daemon.wait_for("it watches", |_| {
@@ -100,7 +101,7 @@ fn each_keeps_what_is_its_own(way: Way, init: bool) {
         Way::Reset => {
             daemon.signal(Signal::SIGHUP);
             daemon.wait_log("resetting");
-            // It waits for what runs.
+            // The operation waits for the running transfer.
             fs::remove_file(dir.path("t2.held")).unwrap();
             daemon.wait_for("it begins again", |daemon| {
                 daemon.log().matches("--- Startup ---").count() == 2
@@ -119,14 +120,14 @@ fn each_keeps_what_is_its_own(way: Way, init: bool) {
         Way::Restart => {
             assert_eq!(daemon.terminate(), Some(143));
             daemon.wait_all_gone();
-            // What is left of the first would be ended as it is dropped.
+            // The first daemon is dropped now, because dropping it ends its processes.
             drop(daemon);
             daemon = Daemon::new(&dir, &text(way, init)).start();
             daemon.wait_for("the slow one is tried again", |_| calls(&dir, 2) > asked[1]);
         }
     }
 
-    // Those that were well compare once if they start up, and do nothing else.
+    // Reachable targets run one comparison if they have a startup transfer.
     let starts = usize::from(init && way != Way::Unchanged);
     daemon.wait_for("the startup", |_| {
         [3, 4].map(|target| calls(&dir, target)) == before.map(|calls| calls + starts)
@@ -143,7 +144,7 @@ fn each_keeps_what_is_its_own(way: Way, init: bool) {
     dir.write("after", "1");
     wait_current(&mut daemon, 3..=4);
 
-    // The dead one gets what it missed, the other is compared as a whole.
+    // The unreachable target gets its pending changes, the other one a full comparison.
     let tried = calls(&dir, 1);
     let _ = fs::remove_file(dir.path("t2.held"));
     back(&dir, 1);

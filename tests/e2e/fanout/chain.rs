@@ -1,4 +1,4 @@
-//! Receivers that are sources for the next level, as docs/scenarios/chain.md has it.
+//! Receivers that are sources for the next level, as in docs/scenarios/chain.md.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn three_levels_become_equal() {
     }
     let names = ["first", "second", "third"];
     dir.write("before", "1");
-    // The last level is there first.
+    // The last level starts first.
     let mut daemons = Vec::new();
     for (name, (source, targets)) in names.into_iter().zip(levels).rev() {
         let targets = targets.map(|target| format!("'@DIR@/{target}'")).join(", ");

@@ -1,4 +1,4 @@
-//! What may be said of targets, and what is told of the rest.
+//! Keys of targets, and messages about mistakes.
 
 use super::{calls, config, site, wait_current};
 use crate::support::daemon::Daemon;

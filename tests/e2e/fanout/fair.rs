@@ -1,4 +1,5 @@
-//! `settings{ maxProcesses }` is for all targets: each gets its turn, whatever others have to do.
+//! `settings{ maxProcesses }` is shared by all targets: each gets its turn, however much is pending
+//! for others.
 
 use std::fs;
 
@@ -8,13 +9,13 @@ use crate::support::dir::Dir;
 
 const TARGETS: usize = 5;
 
-/// Two processes over all, and no delay: what is told of as pending may go.
+/// Returns a configuration with two processes for all targets and no delay.
 fn limited(more: &str) -> String {
     let text = config(&list(1..=TARGETS), more).replace("delay = 0.3", "delay = 0");
     text.replace("settings{", "settings{ maxProcesses = 2,")
 }
 
-/// The targets in the order in which transfers to them began.
+/// Returns the targets in the order of their transfers.
 fn order(dir: &Dir) -> Vec<usize> {
     let text = dir.text("order");
     text.lines()
@@ -22,7 +23,7 @@ fn order(dir: &Dir) -> Vec<usize> {
         .collect()
 }
 
-/// Waits until so many transfers have begun; whether those that run are as many as may be.
+/// Waits until this number of transfers has begun, and asserts that both processes are used.
 fn wait_begun(dir: &Dir, daemon: &mut Running<'_>, count: usize) {
     daemon.wait_for(&format!("{count} transfers have begun"), |_| {
         order(dir).len() >= count
@@ -35,7 +36,7 @@ fn wait_begun(dir: &Dir, daemon: &mut Running<'_>, count: usize) {
     assert!(running <= 2, "{running} processes");
 }
 
-/// Waits until these have nothing to do, which equal trees do not say.
+/// Waits until these targets have nothing pending.
 fn wait_done(dir: &Dir, daemon: &mut Running<'_>, targets: impl IntoIterator<Item = usize>) {
     for target in targets {
         daemon.wait_for("nothing is to be done", |_| {
@@ -49,7 +50,7 @@ fn order_done(dir: &Dir, what: &str) {
     assert!(dir.ctl(&[what]).output().unwrap().status.success());
 }
 
-/// A change that every target is told of and lacks.
+/// Makes a change that is pending for every target.
 fn change(dir: &Dir, daemon: &mut Running<'_>, number: usize) {
     let events = |dir: &Dir| -> Vec<usize> {
         let syncs = status(dir).syncs;
@@ -80,7 +81,7 @@ fn no_target_gets_a_second_turn_while_another_waits() {
     change(&dir, &mut daemon, 0);
     let mut begun = first + 2;
     wait_begun(&dir, &mut daemon, begun);
-    // All change all the time: whenever a place gets free, all five want it.
+    // Changes are pending for all five targets whenever a process ends.
     for number in 1..=4 * TARGETS {
         change(&dir, &mut daemon, number);
         let oldest = order(&dir)[begun - 2];
@@ -90,7 +91,7 @@ fn no_target_gets_a_second_turn_while_another_waits() {
         wait_begun(&dir, &mut daemon, begun);
         dir.put(&held, "");
     }
-    // The first two began at once, and wrote that down in whatever order.
+    // The first two started at the same time, so their order is undefined.
     let order = order(&dir).split_off(first + 2);
     for turns in order.windows(TARGETS) {
         let mut seen = turns.to_vec();
@@ -110,7 +111,7 @@ fn backlogs_of_some_do_not_keep_another_waiting() {
     dir.write("before", "1");
     let mut daemon = Daemon::new(&dir, &limited("")).start();
     wait_current(&mut daemon, 1..=TARGETS);
-    // Four were away while much has changed. They could have both places as long as they like.
+    // Four targets have a backlog, which could occupy both processes for long.
     for target in 1..TARGETS {
         dir.put(&format!("t{target}.dead"), "");
     }
@@ -134,8 +135,7 @@ fn backlogs_of_some_do_not_keep_another_waiting() {
     wait_begun(&dir, &mut daemon, first + 2);
     let before = calls(&dir, TARGETS);
     change(&dir, &mut daemon, 0);
-    // One place gets free after the other; the one target that was well has to get one of the
-    // first four.
+    // The target without a backlog must get one of the next four processes.
     let mut begun = first + 2;
     while calls(&dir, TARGETS) == before {
         assert!(begun <= first + TARGETS, "{:?}", order(&dir));

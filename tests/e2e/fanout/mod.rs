@@ -1,13 +1,13 @@
-//! One source, many targets: some of them dead, some slow, some well.
+//! One source, many targets, of which some are unreachable or slow.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | main | transfers: who waits for whom (nobody), what a target gets that was away |
+//! | mod | transfers: no target waits for another |
 //! | reload | targets join and leave |
-//! | again | the configuration is read again, or the daemon started again |
-//! | fair | whose turn it is where processes are limited over all |
-//! | config | what is accepted, and what is told of the rest |
-//! | chain | receivers that send on |
+//! | again | resets, reloads and restarts |
+//! | fair | the order of targets if `maxProcesses` limits all syncs |
+//! | config | keys of targets, and mistakes |
+//! | chain | receivers that are sources |
 //! | rclone | default.rclone |
 
 mod again;
@@ -25,7 +25,7 @@ use crate::support::dir::Dir;
 use lsyncd::status::snapshot::Snapshot;
 use nix::sys::signal::Signal;
 
-/// A work directory with the stand-in and so many targets, `t1`, `t2` and so on.
+/// Returns a work directory with the stand-in and this number of targets, `t1`, `t2` and so on.
 fn site(targets: usize) -> Dir {
     let dir = Dir::new();
     let script = concat!(
@@ -39,7 +39,7 @@ fn site(targets: usize) -> Dir {
     dir
 }
 
-/// One sync with targets; `more` are further keys.
+/// Returns a configuration of one sync with these targets and further keys.
 fn config(targets: &str, more: &str) -> String {
     format!(
         r#"
@@ -61,13 +61,13 @@ fn calls(dir: &Dir, target: usize) -> usize {
     dir.text(&format!("t{target}.calls")).lines().count()
 }
 
-/// A dead target is there again, and is tried at once.
+/// Makes an unreachable target reachable, and retries at once.
 fn back(dir: &Dir, target: usize) {
     fs::remove_file(dir.path(format!("t{target}.dead"))).unwrap();
     assert!(dir.ctl(&["retry"]).output().unwrap().status.success());
 }
 
-/// What the daemon tells of itself; nothing before it can be asked.
+/// Returns the status of the daemon, or none before it answers.
 fn status(dir: &Dir) -> Snapshot {
     let output = dir.ctl(&["status", "-json"]).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or_default()
@@ -98,7 +98,7 @@ fn every_target_gets_everything() {
 }
 
 #[test]
-fn a_dead_and_a_slow_target_hold_up_no_one() {
+fn dead_and_slow_targets_hold_up_no_other() {
     let dir = site(4);
     dir.write("before", "1");
     let mut daemon = Daemon::new(&dir, &config(&list(1..=4), "")).start();
@@ -114,7 +114,7 @@ fn a_dead_and_a_slow_target_hold_up_no_one() {
     wait_current(&mut daemon, 3..=4);
     assert!(dir.path("t1/before").exists() && dir.path("t2/before").exists());
 
-    // Back again, they get what they missed, the slow one in two calls.
+    // Both get the missing changes, the slow one in two calls.
     let slow = calls(&dir, 2);
     fs::remove_file(dir.path("t2.held")).unwrap();
     wait_current(&mut daemon, [2]);
@@ -133,7 +133,7 @@ fn a_dead_and_a_slow_target_hold_up_no_one() {
 }
 
 #[test]
-fn one_that_fell_back_too_far_is_compared() {
+fn a_target_beyond_max_pending_is_compared() {
     let dir = site(2);
     let mut daemon = Daemon::new(&dir, &config(&list(1..=2), "maxPending = 20,")).start();
     dir.write("before", "1");
@@ -166,11 +166,11 @@ fn one_that_fell_back_too_far_is_compared() {
 }
 
 #[test]
-fn what_a_target_lacks_outlives_a_stop() {
+fn pending_changes_of_targets_survive_a_restart() {
     let dir = site(2);
     let mut daemon = Daemon::new(&dir, &config(&list(1..=2), "init = false,")).start();
     daemon.wait_log("Startup");
-    // Without a startup transfer, what is there before the watch is nobody's.
+    // Without a startup transfer, files from before the watch are not sent.
     let mut number = 0;
     daemon.wait_for("it watches", |_| {
         number += 1;
@@ -195,7 +195,7 @@ fn what_a_target_lacks_outlives_a_stop() {
 }
 
 #[test]
-fn classic_syncs_of_one_source_share_as_well() {
+fn classic_syncs_of_one_source_share_a_journal() {
     let dir = site(2);
     let sync = |number: usize| {
         format!(
@@ -217,7 +217,7 @@ fn classic_syncs_of_one_source_share_as_well() {
     }
     back(&dir, 1);
     wait_current(&mut daemon, [1]);
-    // HUP starts both up, and goes on with both.
+    // HUP runs both startup transfers, and both syncs continue.
     let starts = calls(&dir, 2);
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for("it was reset", |_| calls(&dir, 2) > starts);

@@ -1,5 +1,4 @@
-//! default.rclone, with the real rclone where there is one: to a directory, and to a server that
-//! speaks WebDAV.
+//! default.rclone to a directory and to a WebDAV server, with the real rclone if it is installed.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, poll, program, skip};
 
-/// Names that mean something to rclone's patterns, or can't be said in them.
+/// Names with special characters of rclone's patterns.
 const NAMES: [&str; 7] = [
     "a*b",
     "q?",
@@ -57,7 +56,7 @@ fn exercise(dir: &Dir, daemon: &mut Running<'_>) {
 }
 
 #[test]
-fn to_a_directory() {
+fn rclone_mirrors_to_a_directory() {
     if program("rclone").is_none() {
         return skip("rclone is not installed");
     }
@@ -79,7 +78,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn to_a_server() {
+fn rclone_mirrors_to_a_webdav_server() {
     let Some(rclone) = program("rclone") else {
         return skip("rclone is not installed");
     };
@@ -104,7 +103,7 @@ fn to_a_server() {
 }
 
 #[test]
-fn with_a_stand_in() {
+fn rclone_is_called_with_lists_of_files() {
     let dir = Dir::new();
     std::os::unix::fs::symlink(
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/bin/rclone"),

@@ -28,7 +28,7 @@ fn targets_join_and_leave_without_disturbing_the_others() {
     wait_current(&mut daemon, [1, 3]);
     let before = [calls(&dir, 2), calls(&dir, 3)];
 
-    // The one that took the events in for all leaves.
+    // The first target, whose filter took in the events, is removed.
     let text = config(&list([2, 3, 4]), "");
     reload(
         &dir,
@@ -64,7 +64,7 @@ fn targets_join_and_leave_without_disturbing_the_others() {
     dir.write("still", "1");
     wait_current(&mut daemon, 2..=4);
 
-    // A changed sync takes over what waits.
+    // A changed sync takes over the pending changes.
     dir.put("t3.held", "");
     dir.write("once more", "1");
     wait_current(&mut daemon, [2, 4]);

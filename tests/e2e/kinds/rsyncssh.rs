@@ -1,12 +1,16 @@
-//! default.rsyncssh against the real program, with an ssh that runs its command here as sshd
-//! would: through the login shell.
+//! default.rsyncssh in a running daemon, with an ssh that runs the command on this machine through
+//! a shell, like sshd.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
-use super::{Churn, HOSTILE, World};
+use super::{Churn, HOSTILE, daemon, inode_of, start};
+use crate::support::daemon::Running;
+use crate::support::dir::{Dir, remove};
+use crate::support::random::seed;
 
-/// Drops the options and the host; what is left is one text for the shell. The shell's `mv`
-/// fails while there is a file `broken`.
+/// Runs the words after the options and the host as one command. Its `mv` fails while a file
+/// `broken` exists.
 const SSH: &str = r#"
 printf '%s\n' "$@" >> '@DIR@/words'
 while :; do
@@ -38,25 +42,21 @@ sync{
 }
 "#;
 
-fn world() -> World {
-    let world = World::new();
-    world.mkdir("remote");
-    world.mkdir("home");
-    world.program("bin/ssh", SSH);
-    world.program("remote/mv", MV);
-    world
-}
-
-fn started(config: &str) -> World {
-    let mut world = world();
-    world.start(config);
-    world
+/// A directory with an ssh that runs its command on this machine.
+fn site() -> Dir {
+    let dir = Dir::new();
+    for name in ["remote", "home"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    dir.script("bin/ssh", SSH);
+    dir.script("remote/mv", MV);
+    dir
 }
 
 #[test]
 fn any_name_is_moved_at_the_target() {
-    let mut world = world();
-    world.mkdir("src/d");
+    let dir = site();
+    dir.mkdir("d");
     let pairs: Vec<_> = HOSTILE
         .iter()
         .flat_map(|name| [(&b""[..], name), (b"d/", name)])
@@ -67,34 +67,33 @@ fn any_name_is_moved_at_the_target() {
         .collect();
     for (from, _) in &pairs {
         if from.starts_with(b"d/") {
-            world.mkdir([b"src/", from.as_slice()].concat())
+            dir.mkdir(from)
         } else {
-            world.write([b"src/", from.as_slice()].concat(), from)
+            dir.write(from, from)
         }
     }
-    world.start(CONFIG);
-    world.wait_equal();
-    let at = |tree: &str, path: &[u8]| [tree.as_bytes(), b"/", path].concat();
+    let mut daemon = start(&dir, CONFIG);
+    daemon.wait_equal();
     let inodes: Vec<_> = pairs
         .iter()
-        .map(|(from, _)| world.inode(at("trg", from)))
+        .map(|(from, _)| inode_of(dir.trg(from)))
         .collect();
     for (from, to) in &pairs {
-        world.rename(at("src", from), at("src", to));
+        dir.mv(from, to);
     }
-    world.wait_equal();
+    daemon.wait_equal();
     for ((_, to), inode) in pairs.iter().zip(inodes) {
         assert_eq!(
-            world.inode(at("trg", to)),
+            inode_of(dir.trg(to)),
             inode,
             "{:?}",
             to.escape_ascii().to_string()
         );
     }
     for directory in ["", "home/", "src/", "trg/"] {
-        assert!(!world.path(format!("{directory}pwned")).exists());
+        assert!(!dir.path(format!("{directory}pwned")).exists());
     }
-    let log = world.log();
+    let log = daemon.log();
     assert!(!log.contains("could not be executed"), "{log}");
     assert!(
         log.contains("Moving new\\012line -> mnew\\012line"),
@@ -103,198 +102,213 @@ fn any_name_is_moved_at_the_target() {
 }
 
 #[test]
-fn a_failing_move_is_sent() {
+fn a_failing_move_is_replaced_by_a_transfer() {
     for delete in ["true", "false", "\"startup\""] {
         for (from, to) in [("f", "g"), ("d", "e")] {
-            let mut world = world();
-            world.write("src/f", "1");
-            world.mkdir("src/d");
-            world.mkdir("src/d/deep");
-            world.write("src/d/deep/below", "2");
-            world.start(&CONFIG.replace("delay", &format!("delete = {delete}, delay")));
-            world.wait_equal();
-            world.write("broken", "");
-            world.rename(format!("src/{from}"), format!("src/{to}"));
+            let dir = site();
+            dir.write("f", "1");
+            dir.mkdir("d");
+            dir.mkdir("d/deep");
+            dir.write("d/deep/below", "2");
+            let mut daemon = start(
+                &dir,
+                &CONFIG.replace("delay", &format!("delete = {delete}, delay")),
+            );
+            daemon.wait_equal();
+            dir.put("broken", "");
+            dir.mv(from, to);
             match delete {
-                "true" => world.wait_equal(),
-                _ => world.wait("the transfer", |world| {
+                "true" => daemon.wait_equal(),
+                _ => daemon.wait_for("the transfer", |_| {
                     ["f", "g", "d/deep/below", "e/deep/below"]
                         .iter()
-                        .filter(|name| world.path(format!("src/{name}")).is_file())
-                        .all(|name| world.path(format!("trg/{name}")).is_file())
+                        .filter(|name| dir.path(format!("src/{name}")).is_file())
+                        .all(|name| dir.path(format!("trg/{name}")).is_file())
                 }),
             }
-            assert!(delete == "true" || world.path(format!("trg/{from}")).exists());
-            let log = world.log();
+            assert!(delete == "true" || dir.path(format!("trg/{from}")).exists());
+            let log = daemon.log();
             assert_eq!(log.matches("could not be executed").count(), 1, "{log}");
             assert_eq!(log.matches("Moving ").count(), 1, "{log}");
 
-            fs::remove_file(world.path("broken")).unwrap();
-            world.write("src/last", "1");
-            world.wait("what comes after it", |world| {
-                world.path("trg/last").exists()
-            });
+            fs::remove_file(dir.path("broken")).unwrap();
+            dir.write("last", "1");
+            daemon.wait_for("what comes after it", |_| dir.path("trg/last").exists());
         }
     }
 }
 
-/// What the filter leaves out depends on the directory: a move would bring too little, and leave
-/// too much.
+/// The filter excludes a file in one of the directories only, so a move would give a wrong result.
 #[test]
-fn a_directory_that_the_filter_tells_apart_is_sent() {
-    let mut world = world();
-    world.mkdir("src/a");
-    world.write("src/a/x", "left out here");
-    world.write("src/a/f", "1");
-    world.write("src/g", "1");
-    world.start(&CONFIG.replace("delay", "exclude = { \"/a/x\" }, delay"));
-    world.wait("the startup", |world| world.path("trg/a/f").exists());
-    assert!(!world.path("trg/a/x").exists());
-    world.rename("src/a", "src/b");
-    world.wait_equal();
-    world.rename("src/g", "src/h");
-    world.wait_equal();
-    assert_eq!(world.log().matches("Moving ").count(), 1, "{}", world.log());
+fn a_directory_with_other_filter_results_is_sent_and_not_moved() {
+    let dir = site();
+    dir.mkdir("a");
+    dir.write("a/x", "left out here");
+    dir.write("a/f", "1");
+    dir.write("g", "1");
+    let mut daemon = start(
+        &dir,
+        &CONFIG.replace("delay", "exclude = { \"/a/x\" }, delay"),
+    );
+    daemon.wait_for("the startup", |_| dir.path("trg/a/f").exists());
+    assert!(!dir.path("trg/a/x").exists());
+    dir.mv("a", "b");
+    daemon.wait_equal();
+    dir.mv("g", "h");
+    daemon.wait_equal();
+    assert_eq!(
+        daemon.log().matches("Moving ").count(),
+        1,
+        "{}",
+        daemon.log()
+    );
 }
 
-/// The shell's rm would know nothing of the filter.
+/// An rm at the target would ignore the filter.
 #[test]
 fn a_failing_move_leaves_what_the_filter_protects() {
-    let mut world = world();
-    world.mkdir("src/d");
-    world.write("src/d/f", "1");
-    world.start(&CONFIG.replace("delay", "exclude = { \"*.bak\" }, delay"));
-    world.wait_equal();
-    world.write("trg/d/kept.bak", "");
-    world.write("broken", "");
-    world.rename("src/d", "src/e");
-    world.wait("the transfer", |world| {
-        world.path("trg/e/f").exists() && !world.path("trg/d/f").exists()
+    let dir = site();
+    dir.mkdir("d");
+    dir.write("d/f", "1");
+    let mut daemon = start(
+        &dir,
+        &CONFIG.replace("delay", "exclude = { \"*.bak\" }, delay"),
+    );
+    daemon.wait_equal();
+    dir.put("trg/d/kept.bak", "");
+    dir.put("broken", "");
+    dir.mv("d", "e");
+    daemon.wait_for("the transfer", |_| {
+        dir.path("trg/e/f").exists() && !dir.path("trg/d/f").exists()
     });
-    assert!(world.path("trg/d/kept.bak").exists());
-    assert!(world.log().contains("could not be executed"));
+    assert!(dir.path("trg/d/kept.bak").exists());
+    assert!(daemon.log().contains("could not be executed"));
 }
 
 #[test]
 fn a_move_that_the_target_cannot_follow_does_not_end_the_daemon() {
-    let mut world = world();
-    world.write("src/f", "1");
-    world.start(CONFIG);
-    world.wait_equal();
-    world.remove("trg/f");
-    world.rename("src/f", "src/g");
-    world.wait_equal();
+    let dir = site();
+    dir.write("f", "1");
+    let mut daemon = start(&dir, CONFIG);
+    daemon.wait_equal();
+    remove(&dir.trg("f"));
+    dir.mv("f", "g");
+    daemon.wait_equal();
 }
 
 #[test]
-fn the_home_directory_is_the_one_of_the_target() {
-    let mut world = world();
-    world.mkdir("home/t");
-    world.write("home/t/f", "1");
-    world.write("src/f", "1");
+fn a_tilde_stands_for_the_home_directory_of_the_target() {
+    let dir = site();
+    fs::create_dir(dir.path("home/t")).unwrap();
+    dir.put("home/t/f", "1");
+    dir.write("f", "1");
     let config = CONFIG
         .replace("@DIR@/trg", "~/t")
         .replace("archive = true", "binary = \"true\"");
-    world.start(&config);
-    world.rename("src/f", "src/it's");
-    world.wait("the move", |world| world.path("home/t/it's").exists());
-    assert!(!world.path("home/t/f").exists());
+    let mut daemon = start(&dir, &config);
+    dir.mv("f", "it's");
+    daemon.wait_for("the move", |_| dir.path("home/t/it's").exists());
+    assert!(!dir.path("home/t/f").exists());
 }
 
 #[test]
-fn an_ssh_that_is_not_configured_is_that_of_rsync() {
-    let mut world = world();
-    world.mkdir("odd place");
-    world.program("odd place/shell", SSH);
-    fs::remove_file(world.path("bin/ssh")).unwrap();
-    world.write("src/f", "1");
+fn moves_use_the_rsh_of_rsync() {
+    let dir = site();
+    fs::create_dir(dir.path("odd place")).unwrap();
+    dir.script("odd place/shell", SSH);
+    fs::remove_file(dir.path("bin/ssh")).unwrap();
+    dir.write("f", "1");
     let rsh = r#"rsh = "'@DIR@/odd place/shell' -p 7 -o 'A=b c'", archive"#;
-    world.start(&CONFIG.replace("archive", rsh));
-    world.wait_equal();
-    fs::remove_file(world.path("words")).unwrap();
-    let inode = world.inode("trg/f");
-    world.rename("src/f", "src/g");
-    world.wait_equal();
-    assert_eq!(world.inode("trg/g"), inode);
-    let words = fs::read_to_string(world.path("words")).unwrap();
+    let mut daemon = start(&dir, &CONFIG.replace("archive", rsh));
+    daemon.wait_equal();
+    fs::remove_file(dir.path("words")).unwrap();
+    let inode = inode_of(dir.trg("f"));
+    dir.mv("f", "g");
+    daemon.wait_equal();
+    assert_eq!(inode_of(dir.trg("g")), inode);
+    let words = fs::read_to_string(dir.path("words")).unwrap();
     assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\nmv\n"), "{words}");
 }
 
 #[test]
-fn the_shell_of_the_environment_carries_moves_too() {
+fn moves_use_rsync_rsh_of_the_environment() {
     for ssh in ["", "ssh = { reuse = false },", "ssh = { binary = 'ssh' },"] {
-        let mut world = world();
-        world.mkdir("odd place");
-        world.program("odd place/shell", SSH);
-        fs::remove_file(world.path("bin/ssh")).unwrap();
-        world.write("src/f", "1");
+        let dir = site();
+        fs::create_dir(dir.path("odd place")).unwrap();
+        dir.script("odd place/shell", SSH);
+        fs::remove_file(dir.path("bin/ssh")).unwrap();
+        dir.write("f", "1");
         let shell = "'@DIR@/odd place/shell' -p 7 -o 'A=b c'";
         let config = CONFIG.replace("rsync =", &format!("{ssh} rsync ="));
-        world.start_with(&config, &[("RSYNC_RSH", shell)]);
-        world.wait_equal();
-        fs::remove_file(world.path("words")).unwrap();
-        let inode = world.inode("trg/f");
-        world.rename("src/f", "src/g");
-        world.wait_equal();
-        assert_eq!(world.inode("trg/g"), inode, "{ssh}");
-        let words = fs::read_to_string(world.path("words")).unwrap();
+        let daemon = daemon(&dir, &config).env("RSYNC_RSH", shell);
+        let mut daemon = daemon.start_and_settle();
+        daemon.wait_equal();
+        fs::remove_file(dir.path("words")).unwrap();
+        let inode = inode_of(dir.trg("f"));
+        dir.mv("f", "g");
+        daemon.wait_equal();
+        assert_eq!(inode_of(dir.trg("g")), inode, "{ssh}");
+        let words = fs::read_to_string(dir.path("words")).unwrap();
         assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\nmv\n"), "{words}");
     }
 }
 
-/// A wrapper knows the way to the target, and ssh does not. What is moved is sent; a target that has
-/// been reached is waited for.
+/// Only the wrapper of rsync reaches the target, so moved files are sent. Once ssh has reached the
+/// target, a failing move is retried.
 #[test]
-fn without_a_shell_that_works_what_is_moved_is_sent() {
-    let mut world = world();
-    world.program("bin/shell", SSH);
-    world.program("bin/wrapped", "exec rsync -e '@DIR@/bin/shell' \"$@\"");
-    world.program(
+fn moved_files_are_sent_if_ssh_never_works() {
+    let dir = site();
+    dir.script("bin/shell", SSH);
+    dir.script("bin/wrapped", "exec rsync -e '@DIR@/bin/shell' \"$@\"");
+    dir.script(
         "bin/ssh",
         "test -e '@DIR@/reached' || exit 255; . '@DIR@/bin/shell'",
     );
-    world.write("src/f", "1");
+    dir.write("f", "1");
     let config = CONFIG.replace("archive", "binary = '@DIR@/bin/wrapped', archive");
-    world.start(&format!(
-        "settings{{ controlSocket = '@DIR@/sock' }} {config}"
-    ));
-    world.settle();
-    world.rename("src/f", "src/g");
-    world.write("src/later", "1");
-    world.settle();
-    let sent = |world: &World| world.log().matches("could not be executed").count();
-    assert_eq!(sent(&world), 1, "{}", world.log());
-    world.write("reached", "");
-    world.rename("src/g", "src/h");
-    world.settle();
-    world.remove("reached");
-    world.rename("src/later", "src/last");
-    let failures = |world: &World| world.log().matches("Retrying Move").count();
-    let before = failures(&world);
-    world.wait("it is tried again and again", |world| {
-        failures(world) > before + 1
+    let mut daemon = start(
+        &dir,
+        &format!("settings{{ controlSocket = '@DIR@/sock' }} {config}"),
+    );
+    daemon.settle();
+    dir.mv("f", "g");
+    dir.write("later", "1");
+    daemon.settle();
+    let sent = |daemon: &Running<'_>| daemon.log().matches("could not be executed").count();
+    assert_eq!(sent(&daemon), 1, "{}", daemon.log());
+    dir.put("reached", "");
+    dir.mv("g", "h");
+    // After a move, the time of its directory is sent. A move of another name must not meet that.
+    daemon.wait_equal();
+    daemon.settle();
+    remove(&dir.path("reached"));
+    dir.mv("later", "last");
+    let failures = |daemon: &Running<'_>| daemon.log().matches("Retrying Move").count();
+    let before = failures(&daemon);
+    daemon.wait_for("it is tried again and again", |daemon| {
+        failures(daemon) > before + 1
     });
-    world.write("reached", "");
-    world.wait_equal();
-    assert_eq!(sent(&world), 1, "{}", world.log());
+    dir.put("reached", "");
+    daemon.wait_equal();
+    assert_eq!(sent(&daemon), 1, "{}", daemon.log());
 }
 
-/// Other syncs of the source have a renamed directory told with its contents.
+/// The other sync of the source needs an event for each path in a renamed directory.
 #[test]
-fn beside_syncs_without_moves_a_directory_is_only_moved() {
+fn another_sync_of_the_source_does_not_prevent_moves() {
     for other in [
         "default.rsync, target = '@DIR@/other', rsync = { archive = true }",
         "onCreate = 'true', onDelete = 'true', init = false",
     ] {
         for moves_first in [true, false] {
-            let mut world = world();
-            world.mkdir("other");
-            world.mkdir("src/d");
-            world.mkdir("src/d/e");
+            let dir = site();
+            fs::create_dir(dir.path("other")).unwrap();
+            dir.mkdir("d");
+            dir.mkdir("d/e");
             for number in 0..300 {
-                world.write(format!("src/d/f{number}"), "1");
+                dir.write(format!("d/f{number}"), "1");
             }
-            world.write("src/d/e/g", "1");
+            dir.write("d/e/g", "1");
             let other = format!("sync{{ {other}, source = '@DIR@/src', delay = 0.1 }}\n");
             let config = if moves_first {
                 format!("{CONFIG}{other}")
@@ -302,26 +316,26 @@ fn beside_syncs_without_moves_a_directory_is_only_moved() {
                 format!("{other}{CONFIG}")
             };
             let mirrors = other.contains("default.rsync");
-            world.start(&config);
-            world.wait("both startups", |world| {
-                let log = world.log();
+            let mut daemon = start(&dir, &config);
+            daemon.wait_for("both startups", |daemon| {
+                let log = daemon.log();
                 let ends = log.lines().filter(|line| line.contains("Startup of"));
                 ends.filter(|line| line.contains(" finished")).count() == 1 + usize::from(mirrors)
             });
-            let inode = world.inode("trg/d/f7");
-            world.rename("src/d", "src/m");
-            world.write("src/m/e/new", "2");
-            world.wait_equal();
-            assert_eq!(world.inode("trg/m/f7"), inode);
-            world.wait("the other sync", |world| {
-                !mirrors || world.path("other/m/f7").exists()
+            let inode = inode_of(dir.trg("d/f7"));
+            dir.mv("d", "m");
+            dir.write("m/e/new", "2");
+            daemon.wait_equal();
+            assert_eq!(inode_of(dir.trg("m/f7")), inode);
+            daemon.wait_for("the other sync", |_| {
+                !mirrors || dir.path("other/m/f7").exists()
             });
-            let log = world.log();
+            let log = daemon.log();
             assert!(
                 log.contains("Moving d/ -> m/\n") && log.contains("/m/e/new\n"),
                 "{log}"
             );
-            // The list of the other sync names all that is in it.
+            // The list of the other sync contains each path.
             let lists = log.split("Calling rsync with filter-list").skip(1);
             let wholes = lists.filter(|list| list.contains("/m/f7\n")).count();
             assert_eq!(wholes, usize::from(mirrors), "{log}");
@@ -330,23 +344,23 @@ fn beside_syncs_without_moves_a_directory_is_only_moved() {
 }
 
 #[test]
-fn options_with_blanks_reach_ssh_both_ways() {
-    let mut world = world();
-    world.program("bin/my ssh", SSH);
-    fs::remove_file(world.path("bin/ssh")).unwrap();
-    world.write("src/f", "1");
+fn options_with_blanks_reach_ssh_in_moves_and_transfers() {
+    let dir = site();
+    dir.script("bin/my ssh", SSH);
+    fs::remove_file(dir.path("bin/ssh")).unwrap();
+    dir.write("f", "1");
     let ssh = r#"ssh = { binary = "@DIR@/bin/my ssh", identityFile = "/my key/it's" }, rsync"#;
-    world.start(&CONFIG.replace("rsync =", &format!("{ssh} =")));
-    world.wait_equal();
-    world.rename("src/f", "src/g");
-    world.wait_equal();
-    let words = fs::read_to_string(world.path("words")).unwrap();
+    let mut daemon = start(&dir, &CONFIG.replace("rsync =", &format!("{ssh} =")));
+    daemon.wait_equal();
+    dir.mv("f", "g");
+    daemon.wait_equal();
+    let words = fs::read_to_string(dir.path("words")).unwrap();
     assert_eq!(words.matches("-i\n/my key/it's\nh\n").count(), 2, "{words}");
 }
 
-/// The names of what is in a directory.
-fn names(world: &World, directory: &str) -> Vec<String> {
-    let entries = fs::read_dir(world.path(directory)).into_iter().flatten();
+/// Returns the names in a directory.
+fn names(dir: &Dir, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir.path(directory)).into_iter().flatten();
     let mut names: Vec<_> = entries
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -355,10 +369,10 @@ fn names(world: &World, directory: &str) -> Vec<String> {
     names
 }
 
-/// A user of the target has put a link into a directory of his there.
+/// A user of the target host has replaced a directory by a link.
 #[test]
 fn nothing_is_moved_through_a_link_at_the_target() {
-    // Where the link is, what is moved from where to where.
+    // The link, and the paths of the move.
     let cases = [
         ("u/l", "u/x", "u/l/x"),
         ("u/l", "x", "u/l/x"),
@@ -369,51 +383,46 @@ fn nothing_is_moved_through_a_link_at_the_target() {
     ];
     for delete in ["true", "false", "\"running\""] {
         for (link, from, to) in cases {
-            let mut world = world();
-            for directory in [
-                "src/u",
-                "src/u/l",
-                "src/u/l/d",
-                "src/v",
-                "out",
-                "out/l",
-                "out/d",
-            ] {
-                world.mkdir(directory);
+            let dir = site();
+            for directory in ["src/u/l/d", "src/v", "out/l", "out/d"] {
+                fs::create_dir_all(dir.path(directory)).unwrap();
             }
             for file in ["src/u/x", "src/x", "src/u/l/f", "src/u/l/d/f"] {
-                world.write(file, file);
+                dir.put(file, file);
             }
             for file in ["out/f", "out/l/f", "out/d/f"] {
-                world.write(file, "precious");
+                dir.put(file, "precious");
             }
-            world.start(&CONFIG.replace("delay", &format!("delete = {delete}, delay")));
-            world.wait_equal();
+            let mut daemon = start(
+                &dir,
+                &CONFIG.replace("delay", &format!("delete = {delete}, delay")),
+            );
+            daemon.wait_equal();
             let at = format!("trg/{link}");
-            fs::rename(world.path(&at), world.path("trg/v/put aside")).unwrap();
-            world.link(world.path("out").to_str().unwrap(), &at);
-            world.rename(format!("src/{from}"), format!("src/{to}"));
-            world.wait("what is moved", |world| {
-                let there = world.path(format!("trg/{to}"));
-                let sent = there.exists() && !world.path(&at).is_symlink();
+            fs::rename(dir.path(&at), dir.path("trg/v/put aside")).unwrap();
+            symlink(dir.path("out"), dir.path(&at)).unwrap();
+            dir.mv(from, to);
+            daemon.wait_for("what is moved", |_| {
+                let there = dir.path(format!("trg/{to}"));
+                let sent = there.exists() && !dir.path(&at).is_symlink();
                 sent || (there.exists() && !to.starts_with(link))
             });
-            world.wait("the end of it", |world| {
-                world.log().contains("Finished (list)")
+            daemon.wait_for("the transfer has ended", |daemon| {
+                daemon.log().contains("Finished (list)")
             });
-            let case = format!("{delete}: {link} {from} {to}\n{}", world.log());
-            assert_eq!(names(&world, "out"), ["d", "f", "l"], "{case}");
+            let case = format!("{delete}: {link} {from} {to}\n{}", daemon.log());
+            assert_eq!(names(&dir, "out"), ["d", "f", "l"], "{case}");
             for file in ["out/f", "out/l/f", "out/d/f"] {
-                assert_eq!(fs::read(world.path(file)).unwrap(), b"precious", "{case}");
+                assert_eq!(fs::read(dir.path(file)).unwrap(), b"precious", "{case}");
             }
-            assert!(world.log().contains("could not be executed"), "{case}");
+            assert!(daemon.log().contains("could not be executed"), "{case}");
         }
     }
 }
 
-/// The words of a move are lsyncd's where no link can be on the way.
+/// If no other user can place a link, the command of a move is that of lsyncd.
 #[test]
-fn moves_are_proven_where_others_may_write() {
+fn moves_are_verified_where_other_users_may_write() {
     for (mode, from, to, proven) in [
         (0o755, "f", "g", false),
         (0o755, "d", "e", false),
@@ -421,19 +430,19 @@ fn moves_are_proven_where_others_may_write() {
         (0o755, "d/b", "b", true),
         (0o757, "f", "g", true),
     ] {
-        let mut world = world();
-        world.mkdir("src/d");
-        world.write("src/f", "1");
-        world.write("src/d/b", "1");
-        world.chmod("src", mode);
-        world.start(CONFIG);
-        world.wait_equal();
-        let inode = world.inode(format!("trg/{from}"));
-        let _ = fs::remove_file(world.path("words"));
-        world.rename(format!("src/{from}"), format!("src/{to}"));
-        world.wait_equal();
-        assert_eq!(world.inode(format!("trg/{to}")), inode);
-        let words = fs::read_to_string(world.path("words")).unwrap();
+        let dir = site();
+        dir.mkdir("d");
+        dir.write("f", "1");
+        dir.write("d/b", "1");
+        dir.chmod("", mode);
+        let mut daemon = start(&dir, CONFIG);
+        daemon.wait_equal();
+        let inode = inode_of(dir.trg(from));
+        let _ = fs::remove_file(dir.path("words"));
+        dir.mv(from, to);
+        daemon.wait_equal();
+        assert_eq!(inode_of(dir.trg(to)), inode);
+        let words = fs::read_to_string(dir.path("words")).unwrap();
         assert_eq!(words.contains("h\nsh\n-c\n"), proven, "{words}");
         assert_eq!(words.contains("h\nmv\n"), !proven, "{words}");
     }
@@ -441,14 +450,14 @@ fn moves_are_proven_where_others_may_write() {
 
 #[test]
 fn trees_are_equal_after_random_changes() {
-    let seed = super::seed();
-    println!("seed {seed}");
-    let mut world = started(&CONFIG.replace("0.1", "0.02"));
-    // None that leads to a directory: lsyncd's own `mv` at the target would follow it.
+    let seed = seed();
+    let dir = site();
+    let mut daemon = start(&dir, &CONFIG.replace("0.1", "0.02"));
+    // No link leads to a directory: lsyncd's `mv` would follow it.
     let links = ["nowhere", "../nowhere", "no/where"];
-    let mut churn = Churn::new(seed, world.path("src"), links);
+    let mut churn = Churn::new(seed, dir.path("src"), links);
     for _ in 0..100 {
         churn.burst();
-        world.wait_equal();
+        daemon.wait_equal();
     }
 }

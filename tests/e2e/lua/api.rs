@@ -1,6 +1,6 @@
-//! What a configuration may call: the globals, the `lsyncd` table, Queue, timestamps.
+//! Functions that a configuration may call: globals, the `lsyncd` table, Queue, timestamps.
 //!
-//! The checks are Lua's own `assert`, so a failing one is told with its line.
+//! The checks are calls of Lua's `assert`, so a failure is reported with its line.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, skip};
 
-/// Runs a configuration that checks and comes to its end.
+/// Runs a configuration that contains checks.
 fn holds(dir: &Dir, lua: &str) {
     let config = format!("{lua}\nprint('all true') os.exit(0)");
     let ended = Daemon::new(dir, &config).run();
@@ -17,7 +17,7 @@ fn holds(dir: &Dir, lua: &str) {
     assert_eq!(ended.code(), Some(0), "{text}");
 }
 
-/// Lets checks run at the startup of a sync, when the daemon is at work.
+/// Runs checks in the startup function of a sync.
 fn holds_at_work(dir: &Dir, lua: &str) {
     let config = format!(
         "sync{{ source = '@SRC@', target = '@TRG@', onCreate = 'true', init = function(event)
@@ -33,7 +33,7 @@ fn holds_at_work(dir: &Dir, lua: &str) {
 }
 
 #[test]
-fn helpers_of_texts_and_tables() {
+fn helpers_for_strings_and_tables() {
     holds(
         &Dir::new(),
         r#"
@@ -51,7 +51,7 @@ fn helpers_of_texts_and_tables() {
 }
 
 #[test]
-fn the_kinds_are_tables_of_their_settings() {
+fn the_kinds_are_tables_with_their_settings() {
     holds(
         &Dir::new(),
         r#"
@@ -84,7 +84,7 @@ fn splits_at_any_white_space() {
 }
 
 #[test]
-fn a_queue_may_be_changed_by_who_goes_through_it() {
+fn a_queue_may_be_changed_during_iteration() {
     holds(
         &Dir::new(),
         r#"
@@ -132,7 +132,7 @@ fn dump_prints_tables_in_tables() {
 }
 
 #[test]
-fn queue() {
+fn queue_has_the_functions_of_lsyncd() {
     holds(
         &Dir::new(),
         r#"
@@ -168,9 +168,9 @@ fn queue() {
     );
 }
 
-/// Random calls against a list of pairs that is kept in order.
+/// Random calls compared with a sorted list of pairs.
 #[test]
-fn queue_is_like_a_list_of_pairs() {
+fn queue_behaves_like_a_sorted_list_of_pairs() {
     holds(
         &Dir::new(),
         r#"
@@ -220,7 +220,7 @@ fn queue_is_like_a_list_of_pairs() {
 }
 
 #[test]
-fn timestamps() {
+fn timestamps_are_compared_and_added() {
     holds(
         &Dir::new(),
         r#"
@@ -240,7 +240,7 @@ fn timestamps() {
 }
 
 #[test]
-fn directories_and_files() {
+fn readdir_and_file_functions() {
     let dir = Dir::new();
     dir.mkdir("d");
     dir.write("f", "12345");
@@ -264,7 +264,7 @@ fn directories_and_files() {
 }
 
 #[test]
-fn processes() {
+fn functions_for_processes() {
     let dir = Dir::new();
     holds_at_work(
         &dir,
@@ -286,7 +286,7 @@ fn processes() {
 }
 
 #[test]
-fn settings_are_asked_for() {
+fn settings_can_be_read() {
     holds(
         &Dir::new(),
         r#"
@@ -343,7 +343,7 @@ fn alarms_ring_in_order_with_what_they_were_given() {
 }
 
 #[test]
-fn globals_are_locked_at_work() {
+fn globals_are_locked_after_the_load() {
     let dir = Dir::new();
     holds_at_work(
         &dir,
@@ -361,9 +361,9 @@ fn globals_are_locked_at_work() {
     );
 }
 
-/// What is in the daemon's own functions can't be taken from them by a configuration.
+/// The daemon keeps its own references to standard functions.
 #[test]
-fn changed_standard_functions_do_not_matter() {
+fn changed_standard_functions_have_no_effect_on_the_daemon() {
     let dir = Dir::new();
     holds_at_work(
         &dir,
@@ -375,9 +375,9 @@ fn changed_standard_functions_do_not_matter() {
     );
 }
 
-/// C modules of the distribution find Lua's functions in this program.
+/// C modules of the distribution use the Lua functions of this program.
 #[test]
-fn rocks_of_the_distribution() {
+fn c_modules_of_the_distribution_work() {
     for (module, check) in [
         ("socket", "assert(module.gettime() > 0 and module.tcp())"),
         ("posix", "assert(module.getpid)"),

@@ -1,4 +1,4 @@
-//! `crontab`: everything is compared at certain times.
+//! `crontab`: full comparisons at given times.
 
 use nix::sys::signal::Signal;
 
@@ -14,7 +14,7 @@ sync{
 "#;
 
 #[test]
-fn all_is_compared_again_and_again() {
+fn each_time_runs_a_full_comparison() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, EACH_SECOND)
@@ -36,7 +36,7 @@ fn all_is_compared_again_and_again() {
 }
 
 #[test]
-fn it_mends_what_was_changed_at_the_target() {
+fn a_comparison_repairs_changes_of_the_target() {
     let dir = Dir::new();
     dir.write("f", "1");
     let config = EACH_SECOND.replace("rsync = { binary = \"@RSYNC@\" },", "");
@@ -46,7 +46,6 @@ fn it_mends_what_was_changed_at_the_target() {
     daemon.wait_equal();
 }
 
-/// However long one takes, no more than the next one waits.
 #[test]
 fn comparisons_do_not_pile_up() {
     let dir = Dir::new();

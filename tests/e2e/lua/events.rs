@@ -1,5 +1,5 @@
-//! What user functions of a sync are given: events, lists, the inlet, configurations that
-//! inherit, and what they may call of the built-in kinds.
+//! Objects that the user functions of a sync get: events, lists, the inlet; inheritance, and calls
+//! of the built-in kinds.
 
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
@@ -11,7 +11,8 @@ fn wait_lines(daemon: &mut Running<'_>, lines: &[&str]) {
     daemon.wait_log(&text);
 }
 
-/// Starts with `init = false` replaced by what tells that all is watched, and waits for that.
+/// Starts the daemon with `init = false` replaced by a startup function, and waits until that has
+/// run, when all is watched.
 fn watching<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     let init = "init = function(event) print('watching') event.inlet.discardEvent(event) end";
     assert!(config.contains("init = false"));
@@ -64,7 +65,7 @@ fn fields_of_events() {
             "Create|false|wait|true|d/|d|d/|d||@SRC@/|@SRC@//d/|@SRC@//d|@SRC@//|@TRG@|@TRG@/d/|@TRG@/d|@TRG@/|nil",
         ],
     );
-    // A link has no content: its Create is the only event of it.
+    // A link causes only a Create.
     dir.symlink("nowhere", "d/g h");
     wait_lines(
         &mut daemon,
@@ -89,7 +90,7 @@ fn fields_of_events() {
     );
 }
 
-/// Without a target there is nothing to be made of it.
+/// Without a target, the target fields are nil.
 #[test]
 fn events_without_a_target() {
     let dir = Dir::new();
@@ -107,9 +108,9 @@ fn events_without_a_target() {
     );
 }
 
-/// What is put into an event is there when its process has ended, though nothing else holds it.
+/// A key that an action sets in an event is still there when its process has ended.
 #[test]
-fn own_keys_stay_with_their_event() {
+fn user_keys_stay_in_their_event() {
     let dir = Dir::new();
     let config = r#"
         sync { source = "@SRC@", delay = 0, onMove = true, init = false,
@@ -183,7 +184,7 @@ fn lists_of_events() {
 }
 
 #[test]
-fn words_of_spawn() {
+fn arguments_of_spawn() {
     let dir = Dir::new();
     let config = r#"
         local function told(name, ...)
@@ -212,7 +213,7 @@ fn words_of_spawn() {
 }
 
 #[test]
-fn misuse_of_spawn() {
+fn wrong_arguments_of_spawn_are_errors() {
     let dir = Dir::new();
     let config = r#"
         local function fails(text, ...)
@@ -236,7 +237,7 @@ fn misuse_of_spawn() {
 }
 
 #[test]
-fn answers_of_collect() {
+fn results_of_collect() {
     let dir = Dir::new();
     let config = r#"
         local tries = 0
@@ -290,7 +291,7 @@ fn full_and_blanket_events() {
 }
 
 #[test]
-fn excludes_change_at_work() {
+fn excludes_can_be_changed_at_run_time() {
     let dir = Dir::new();
     let config = r#"
         local inlet
@@ -378,7 +379,7 @@ fn inheritance() {
     assert!(ended.stdout.contains("all true"), "{}", ended.stderr);
 }
 
-/// A limit of all syncs is none of each, and rsyncssh takes one child only.
+/// The limit of all syncs is not the limit of each, and rsyncssh has one child only.
 #[test]
 fn limit_of_all_syncs_with_rsyncssh() {
     let dir = Dir::new();
@@ -391,7 +392,6 @@ fn limit_of_all_syncs_with_rsyncssh() {
     assert!(ended.stdout.contains("all true"), "{}", ended.stderr);
 }
 
-/// A behaviour of the user's made of those that are built in.
 #[test]
 fn built_in_functions_called_by_user_code() {
     let dir = Dir::new();
@@ -426,7 +426,7 @@ fn built_in_functions_called_by_user_code() {
     daemon.wait_equal();
 }
 
-/// The kernel is asked for what any sync wants; each takes what is its concern.
+/// The watches have the events of all syncs; each sync ignores the others.
 #[test]
 fn each_sync_has_its_own_inotify_mode() {
     let dir = Dir::new();
@@ -453,8 +453,8 @@ fn each_sync_has_its_own_inotify_mode() {
     let before = daemon.log().matches("Modify\tf\n").count();
     drop(open);
     daemon.wait_log("CloseWrite\tf\n");
-    // The order of syncs is that of the configuration: what the second would have said about
-    // the closing is there when the first is at the next change.
+    // Syncs get an event in the order of the configuration, so the second one would have printed
+    // the close event before the first one prints the next change.
     dir.write("g", "x");
     daemon.wait_log("CloseWrite\tg\n");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `observefd`: descriptors that user code watches.
+//! `observefd`: descriptors that user code observes.
 
 use std::fs;
 use std::fs::OpenOptions;
@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// Opens a fifo and finds the number of its descriptor; `@READY@` is called.
+/// Opens a FIFO and finds its descriptor; `@READY@` is called when it is readable.
 fn config(ready: &str) -> String {
     format!(
         r#"
@@ -53,7 +53,7 @@ fn say(dir: &Dir, text: &str) {
     fifo.write_all(text.as_bytes()).unwrap();
 }
 
-/// How many descriptors of the daemon are the fifo.
+/// Returns how many descriptors of the daemon are the FIFO.
 fn open(daemon: &Running<'_>, dir: &Dir) -> usize {
     let fds = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     let links = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
@@ -61,7 +61,7 @@ fn open(daemon: &Running<'_>, dir: &Dir) -> usize {
 }
 
 #[test]
-fn it_is_called_as_long_as_there_is_something_to_read() {
+fn the_function_is_called_while_the_descriptor_is_readable() {
     let dir = Dir::new();
     let ready = r#"log("Normal", "read ", fifo:read(1), " of ", math.type(fd))"#;
     let mut daemon = start(&dir, ready);
@@ -75,7 +75,7 @@ fn it_is_called_as_long_as_there_is_something_to_read() {
 }
 
 #[test]
-fn it_may_be_stopped_which_closes_the_descriptor() {
+fn nonobservefd_closes_the_descriptor() {
     let dir = Dir::new();
     let mut daemon = start(&dir, r#"nonobservefd(fd) log("Normal", "stopped")"#);
     assert_eq!(open(&daemon, &dir), 1);
@@ -87,7 +87,7 @@ fn it_may_be_stopped_which_closes_the_descriptor() {
 }
 
 #[test]
-fn one_that_user_code_closes_is_let_go() {
+fn a_descriptor_closed_by_user_code_is_forgotten() {
     let dir = Dir::new();
     let mut daemon = start(&dir, "fifo:close()");
     say(&dir, "a");
@@ -106,7 +106,7 @@ fn an_error_of_the_function_ends_the_daemon() {
 }
 
 #[test]
-fn hup_leaves_nothing_open() {
+fn hup_closes_observed_descriptors() {
     let dir = Dir::new();
     let mut daemon = start(&dir, r#"log("Normal", "read ", fifo:read(1))"#);
     for round in 2..5 {
@@ -120,9 +120,9 @@ fn hup_leaves_nothing_open() {
     daemon.wait_log("read x");
 }
 
-/// Lua does not close what it has forgotten the owner of.
+/// Lua does not close a descriptor whose owner was collected.
 #[test]
-fn hup_closes_what_has_no_owner() {
+fn hup_closes_descriptors_without_owner() {
     let dir = Dir::new();
     let mut daemon = start(&dir, r#"log("Normal", "read ", fifo:read(1))"#);
     let kept = "_G.kept = fifo getmetatable(fifo).__gc = nil getmetatable(fifo).__close = nil\n";
@@ -138,7 +138,7 @@ fn hup_closes_what_has_no_owner() {
 }
 
 #[test]
-fn a_broken_configuration_does_not_end_it() {
+fn a_broken_configuration_keeps_the_observation() {
     let dir = Dir::new();
     let mut daemon = start(&dir, r#"log("Normal", "read ", fifo:read(1))"#);
     dir.put("config.lua", "sync{");
@@ -165,19 +165,16 @@ fn descriptors_that_cannot_be_observed_are_refused() {
     }
 }
 
-/// What is open in the daemon, by whomever, is nobody's else: of who started it, of user code.
+/// Children inherit no descriptors of the parent of the daemon or of user code.
 #[test]
 fn children_have_three_descriptors() {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     let dir = Dir::new();
     let inherited = std::fs::File::open(dir.root()).unwrap();
     fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-    let list = "#!/bin/sh\nls /proc/$$/fd > '@DIR@/'$1.part; mv '@DIR@/'$1.part '@DIR@/'$1\n";
-    let list = dir.put("list", dir.expand(list));
-    std::fs::set_permissions(&list, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let rsync = format!("#!/bin/sh\nexec '{}' rsync\n", list.display());
-    let rsync = dir.put("rsync-lists", rsync);
-    std::fs::set_permissions(rsync, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let list = "ls /proc/$$/fd > '@DIR@/'$1.part; mv '@DIR@/'$1.part '@DIR@/'$1\n";
+    dir.script("list", list);
+    dir.script("rsync-lists", "exec '@DIR@/list' rsync\n");
     let config = r#"
         kept = io.open("@DIR@/kept", "w")
         opened = false
@@ -201,7 +198,7 @@ fn children_have_three_descriptors() {
     for name in ["own", "layer3", "rsync"] {
         let open = dir.text(name);
         let open: Vec<&str> = open.lines().collect();
-        // A shell has its script open.
+        // The shell has its script open.
         let low = open.iter().filter(|number| number.len() == 1);
         assert!(low.eq(&["0", "1", "2"]), "{name}: {open:?}");
     }

@@ -1,9 +1,9 @@
-//! Layer 3: actions as texts, run by the shell or without one.
+//! Layer 3: actions as strings, run with or without a shell.
 
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 
-/// Puts a program into the work directory that writes down its arguments.
+/// Writes a program that records its arguments.
 fn teller(dir: &Dir) {
     dir.put(
         "bin/tell",
@@ -29,9 +29,9 @@ fn wait_told(dir: &Dir, daemon: &mut Running<'_>, words: &[&str]) {
 const ALL: &str = "^path ^pathname ^pathdir ^source ^sourcePath ^sourcePathname ^sourcePathdir \
     ^target ^targetPath ^targetPathname ^targetPathdir";
 
-/// Eleven variables: from the tenth on a shell needs braces.
+/// There are eleven variables: from the tenth on, a shell needs braces.
 #[test]
-fn every_variable_in_both_forms() {
+fn all_variables_are_replaced_with_and_without_a_shell() {
     let forms = [
         format!("sh @DIR@/bin/tell {ALL}"),
         format!("/bin/sh @DIR@/bin/tell {ALL}"),
@@ -44,7 +44,7 @@ fn every_variable_in_both_forms() {
         );
         let mut daemon = start(&dir, &config);
         daemon.wait_log("finished.");
-        // Only its Create is told, and the name is one argument, whatever it holds.
+        // A directory causes only a Create, and its name is one argument.
         dir.mkdir("it's $(a) `b`");
         let name = "it's $(a) `b`";
         let expand = |shape: &str| shape.replace('N', name);
@@ -68,7 +68,7 @@ fn every_variable_in_both_forms() {
 }
 
 #[test]
-fn both_ends_of_a_move() {
+fn a_move_has_origin_and_destination() {
     let dir = Dir::new();
     dir.mkdir("a");
     let config = "sync{ source = '@SRC@', target = '@TRG@', delay = 0, onStartup = 'true',
@@ -80,9 +80,9 @@ fn both_ends_of_a_move() {
     wait_told(&dir, &mut daemon, &words);
 }
 
-/// What lsyncd pastes into a program of its own may hold what it likes.
+/// lsyncd pastes such texts into Lua code.
 #[test]
-fn texts_with_quotes_and_brackets() {
+fn texts_may_contain_quotes_and_brackets() {
     let dir = Dir::new();
     let shell = r#"
         sync{ source = "@SRC@", delay = 0, onStartup = [==[
@@ -101,7 +101,7 @@ fn texts_with_quotes_and_brackets() {
     wait_told(&dir, &mut daemon, &words);
 }
 
-/// Without a table of exit codes everything but 0 ends the daemon; with one, it says.
+/// Without a table of exit codes, any code but 0 ends the daemon.
 #[test]
 fn exit_codes_of_commands() {
     let dir = Dir::new();
@@ -117,9 +117,8 @@ fn exit_codes_of_commands() {
     assert_eq!(dir.text("tries").lines().count(), 2);
 }
 
-/// `onFull` as a text runs like the others.
 #[test]
-fn full_as_a_text() {
+fn on_full_may_be_a_text() {
     let dir = Dir::new();
     let config = "local inlet = sync{ source = '@SRC@', delay = 0, onStartup = 'true',
           onFull = 'sh @DIR@/bin/tell full ^sourcePath' }

@@ -1,5 +1,4 @@
-//! Tunnels: what goes through them waits for them, and they neither outlive the daemon nor
-//! stay away when they die.
+//! Tunnels: transfers wait for them, they end with the daemon, and they are restarted.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,7 +7,7 @@ use crate::support::daemon::{self, Daemon, Running};
 use crate::support::dir::{Dir, poll};
 use crate::support::fake::Fake;
 
-/// A process that notes its number and lives.
+/// A process that records its pid and continues to run.
 const LIVES: &str = r#"{ "sh", "-c", "echo $$ >> @DIR@/tun; exec sleep 600" }"#;
 
 fn config(tunnel: &str) -> String {
@@ -28,7 +27,7 @@ fn lives(options: &str) -> String {
     config(&format!("command = {LIVES}, {options}"))
 }
 
-/// The processes that noted themselves, in order.
+/// Returns the recorded pids in order.
 fn noted(dir: &Dir) -> Vec<i32> {
     let text = dir.text("tun");
     text.lines().filter_map(|line| line.parse().ok()).collect()
@@ -63,7 +62,7 @@ fn nothing_is_sent_before_the_tunnel_is_up() {
 }
 
 #[test]
-fn a_tunnel_that_is_never_up_holds_up_nobody_else() {
+fn a_tunnel_that_is_never_up_holds_up_no_other_sync() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let other = r#"
@@ -83,7 +82,7 @@ sync{ default.rsync, source = "@SRC@", target = "@DIR@/other", rsync = { binary 
 }
 
 #[test]
-fn a_dead_process_is_replaced() {
+fn a_process_that_died_is_replaced() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &lives("readyDelay = 0.2")).start_and_settle();
@@ -98,7 +97,7 @@ fn a_dead_process_is_replaced() {
 }
 
 #[test]
-fn a_process_that_fails_is_tried_again() {
+fn a_process_that_fails_is_retried() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let command = r#"command = { "sh", "-c", "echo $$ >> @DIR@/tun; echo refused >&2; exit 255" }"#;
@@ -120,18 +119,15 @@ fn a_command_that_cannot_be_executed_is_reported_and_retried() {
     let tunnel = r#"command = "@DIR@/none -N", retryDelay = 0.1"#;
     let mut daemon = Daemon::new(&dir, &config(tunnel)).start();
     daemon.wait_log(&dir.expand("Failed executing [ @DIR@/none ]!"));
-    // A program that is there at a later attempt is run.
-    let script = dir.path("none");
-    std::fs::write(&script, "#!/bin/sh\n: > \"$0.ran\"\nexec sleep 600\n").unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, executable).unwrap();
+    // A program that exists at a later attempt is run.
+    dir.script("none", ": > \"$0.ran\"\nexec sleep 600\n");
     daemon.wait_for("it was tried again", |_| dir.path("none.ran").exists());
     assert!(fake.calls().is_empty());
     assert_eq!(daemon.terminate(), Some(143));
 }
 
 #[test]
-fn the_end_does_not_wait_for_a_tunnel_that_starts() {
+fn the_stop_does_not_wait_for_a_starting_tunnel() {
     let dir = Dir::new();
     let _fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &lives("readyDelay = 600")).start();
@@ -141,7 +137,7 @@ fn the_end_does_not_wait_for_a_tunnel_that_starts() {
 }
 
 #[test]
-fn a_process_that_ignores_the_end_is_killed() {
+fn a_process_that_ignores_term_is_killed() {
     let dir = Dir::new();
     let _fake = Fake::new(&dir);
     let command = r#"{ "sh", "-c",
@@ -153,7 +149,7 @@ fn a_process_that_ignores_the_end_is_killed() {
 }
 
 #[test]
-fn transfers_end_before_their_tunnel_does() {
+fn transfers_end_before_their_tunnel() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.hold();
@@ -182,7 +178,7 @@ fn hup_ends_the_old_tunnel_and_starts_the_new() {
 }
 
 #[test]
-fn a_broken_configuration_leaves_the_old_tunnel_at_work() {
+fn a_broken_configuration_keeps_the_old_tunnel() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &lives("readyDelay = 0.1")).start_and_settle();
@@ -258,7 +254,7 @@ sync{
 }
 
 #[test]
-fn user_code_gets_what_a_target_needs() {
+fn user_code_gets_the_port_of_a_tunnel() {
     let dir = Dir::new();
     let config = format!(
         r#"
@@ -280,7 +276,7 @@ sync{{
 }
 
 #[test]
-fn user_code_may_say_that_a_tunnel_leads_nowhere() {
+fn user_code_may_report_a_tunnel_as_down() {
     let dir = Dir::new();
     let config = format!(
         r#"
@@ -303,7 +299,6 @@ end, action = function() end }}
     assert!(poll(|| is_gone(pids[0])));
 }
 
-/// The class and its objects as lsyncd has them.
 #[test]
 fn tunnels_are_objects_of_a_class() {
     let dir = Dir::new();
@@ -335,7 +330,7 @@ end, action = function() end }}
 }
 
 #[test]
-fn values_that_are_no_tunnel_are_refused() {
+fn invalid_tunnels_are_refused() {
     for (tunnel, text) in [
         (
             "tunnel{ mode = 'x', command = 'ssh' }",

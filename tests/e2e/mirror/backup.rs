@@ -1,4 +1,5 @@
-//! `backup = { … }`: what the target loses is kept in dated directories, and old ones are removed.
+//! `backup = { … }`: replaced and deleted files are kept in dated directories, and old directories
+//! are removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ sync{{
     )
 }
 
-/// Makes backups that are older than any limit, and a directory that is no backup.
+/// Makes backups older than any limit, and a directory that is no backup.
 fn put_old_backups(backups: &Path) {
     for name in ["2001-01-01", "kept", "2001-01-01.txt"] {
         fs::create_dir_all(backups.join(name).join("12-00-00")).unwrap();
@@ -44,7 +45,7 @@ fn put_old_backups(backups: &Path) {
     }
 }
 
-/// Changes and deletes files, and waits until the target has lost them and the backups have them.
+/// Changes and deletes files, and waits until the backups contain them.
 fn check(dir: &Dir, daemon: &mut Running<'_>, backups: &Path) {
     daemon.wait_for("the old backups are removed", |_| {
         !backups.join("2001-01-01").exists()
@@ -66,7 +67,7 @@ fn check(dir: &Dir, daemon: &mut Running<'_>, backups: &Path) {
             && kept(backups, "d/g") == ["g"]
             && kept(backups, "gone/deep/h") == ["h"]
     });
-    // Each version is kept, and a comparison of everything deletes no backup.
+    // Each version is kept, and a full comparison deletes no backup.
     dir.write("f", "third");
     daemon.wait_for("the target has the change", |_| has("f", "third"));
     daemon.signal(Signal::SIGHUP);
@@ -91,7 +92,7 @@ fn fill(dir: &Dir) {
 }
 
 #[test]
-fn a_local_target_keeps_what_it_loses() {
+fn a_local_target_keeps_replaced_and_deleted_files() {
     for list in ["filter", "files-from"] {
         for place in ["@TRG@/.old", ".old", "@DIR@/old"] {
             let dir = Dir::new();
@@ -111,7 +112,7 @@ fn a_local_target_keeps_what_it_loses() {
 }
 
 #[test]
-fn a_target_over_ssh_keeps_what_it_loses() {
+fn a_target_over_ssh_keeps_replaced_and_deleted_files() {
     let dir = Dir::new();
     let Some(sshd) = Sshd::start(&dir) else {
         return;
@@ -128,7 +129,7 @@ fn a_target_over_ssh_keeps_what_it_loses() {
 }
 
 #[test]
-fn a_module_of_an_rsync_daemon_keeps_what_it_loses() {
+fn a_module_of_an_rsync_daemon_keeps_replaced_and_deleted_files() {
     for place in [".old", "/.old"] {
         let dir = Dir::new();
         let Some((_daemon, port)) = rsync_daemon(&dir) else {
@@ -143,7 +144,6 @@ fn a_module_of_an_rsync_daemon_keeps_what_it_loses() {
     }
 }
 
-/// Without deletions the target loses only what is replaced; without `keep` nothing is removed.
 #[test]
 fn replaced_files_are_kept_without_deletions_and_without_limit() {
     let dir = Dir::new();
@@ -159,9 +159,9 @@ fn replaced_files_are_kept_without_deletions_and_without_limit() {
     assert!(dir.trg("d/g").exists() && kept(&dir.path("old"), "d/g").is_empty());
 }
 
-/// default.direct and default.rsyncssh rename at the target, where no rsync keeps what is replaced.
+/// default.direct and default.rsyncssh rename files on the target without rsync.
 #[test]
-fn kinds_that_keep_nothing_refuse_it() {
+fn kinds_without_rsync_at_the_target_refuse_backup() {
     for (kind, target) in [
         ("direct", "target = '@TRG@'"),
         ("rsyncssh", "host = 'h', targetdir = '/t'"),

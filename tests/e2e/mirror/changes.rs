@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::{Dir, remove};
 
-/// The plain case: everything carried over, nothing configured that is not needed.
-/// Prepares a tree, starts the daemon, makes a change and waits until both sides are equal.
+/// Prepares a tree, starts the daemon with a plain configuration, makes a change and waits until
+/// both sides are equal.
 fn arrives(prepare: impl Fn(&Dir), change: impl Fn(&Dir)) {
     let dir = Dir::new();
     prepare(&dir);
@@ -59,7 +59,7 @@ fn file_appended_to() {
     arrives(|dir| dir.write("f", "1"), |dir| dir.append("f", "2"));
 }
 
-/// rsync passes over a file whose size and whole second of modification agree.
+/// rsync skips a file whose size and second of modification are equal.
 #[test]
 fn file_changed_in_the_second_of_its_transfer_without_changing_its_size() {
     let dir = Dir::new();
@@ -87,7 +87,7 @@ fn file_renamed_over_another() {
     );
 }
 
-/// To rsync's quick check both are the same file.
+/// rsync's quick check finds no difference.
 #[test]
 fn file_renamed_over_another_of_the_same_size_and_second() {
     arrives(
@@ -103,7 +103,7 @@ fn file_renamed_over_another_of_the_same_size_and_second() {
     );
 }
 
-/// Beyond `maxPending` a directory stands for the changes in it, which have no entries of their own.
+/// Beyond `maxPending` the changes in a directory are stored as one entry of the directory.
 #[test]
 fn files_of_the_same_size_and_second_in_a_directory_that_is_sent_whole() {
     for option in ["list = 'filter'", "list = 'files-from'", "list = 'auto'"] {
@@ -267,7 +267,7 @@ fn symlink_removed_and_made_again() {
     );
 }
 
-/// The target must not be written to through the link.
+/// rsync must not write through the link.
 #[test]
 fn directory_replaced_by_symlink_to_another() {
     arrives(
@@ -355,7 +355,7 @@ fn tree_moved_out() {
     );
 }
 
-/// The watches of a tree that left must leave with it.
+/// The watches of a tree that was moved out must be removed.
 #[test]
 fn tree_moved_out_then_changed_outside_then_moved_back() {
     let dir = Dir::new();
@@ -428,7 +428,7 @@ fn exchange(dir: &Dir, a: &str, b: &str) -> nix::Result<()> {
     renameat2(AT_FDCWD, &dir.src(a), AT_FDCWD, &dir.src(b), flags)
 }
 
-/// A file shortened by its path raises no close event.
+/// truncate(2) by path causes no close event.
 #[test]
 fn file_truncated_by_its_path() {
     arrives(

@@ -32,7 +32,7 @@ fn examples(text: &str) -> Vec<String> {
     found
 }
 
-/// Runs an example, whose directories are the test's.
+/// Runs an example with the directories of the test.
 fn run(dir: &Dir, example: &str) {
     let config = example.replace("source = \"/data/www\"", "source = \"@SRC@\"");
     let config = config.replace("source    = \"/data/www\"", "source    = \"@SRC@\"");
@@ -54,17 +54,16 @@ fn examples_of_a_port_and_a_key_work() {
     let Some(sshd) = Sshd::start(&dir) else {
         return;
     };
-    // The key of the host is in a file of the test.
+    // The host key is in a file of the test.
     let real = program("ssh").unwrap();
     let ssh = format!(
-        "#!/bin/sh\nexec {} -F none -o UserKnownHostsFile=@DIR@/ssh/known_hosts -o BatchMode=yes \"$@\"\n",
+        "exec {} -F none -o UserKnownHostsFile=@DIR@/ssh/known_hosts -o BatchMode=yes \"$@\"\n",
         real.display()
     );
-    dir.put("bin/ssh", dir.expand(&ssh));
-    fs::set_permissions(dir.path("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("bin/ssh", &ssh);
     dir.write("f", "1");
     let host = format!("{}@127.0.0.1", account().name);
-    // In the man page, a hyphen is escaped.
+    // roff escapes a hyphen.
     for text in ["p 2222 ", "port = 2222"] {
         for example in examples(text) {
             let example = example.replace("deploy@web2", &host);

@@ -1,4 +1,4 @@
-//! Links to directories that rsync follows: their contents come and go with them.
+//! Links to directories that rsync follows: their contents are sent and deleted with them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,10 +15,10 @@ sync{
 }
 "#;
 
-/// Rules that leave out one kind of file, and rules that let pass directories and another.
+/// Rules that exclude one type of file, and rules that include directories and one type.
 const RULES: [&[&str]; 2] = [&["- *.tmp"], &["+ */", "- *.tmp", "+ [fg]*", "- *"]];
 
-/// Makes the target that a comparison of everything makes.
+/// Makes the target of a full comparison.
 fn oracle(dir: &Dir, option: &str, rules: &[&str]) {
     let rules = rules.iter().map(|rule| format!("--filter={rule}"));
     let status = Command::new("rsync")
@@ -37,12 +37,8 @@ fn holds(option: &str, options: &str, target: &str) {
 
 fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
     let dir = Dir::new();
-    let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
-    let wrapper = dir.put("wrapped", "#!/bin/sh\nexec rsync \"$@\"\n");
-    for script in [rsh, wrapper] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(script, mode).unwrap();
-    }
+    dir.script("ssh", "shift\nexec \"$@\"\n");
+    dir.script("wrapped", "exec rsync \"$@\"\n");
     for place in ["one/sub", "two"] {
         fs::create_dir_all(dir.path(place)).unwrap();
     }
@@ -86,7 +82,7 @@ fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
     dir.write("old", "file");
     check("a file in place of a link");
     dir.rm("d/deep");
-    // What that is for: rsync writes through the link that the target still has.
+    // This is what the option does: rsync writes through the link on the target.
     if option != "--keep-dirlinks" {
         dir.mkdir("d/deep");
         dir.write("d/deep/own", "1");
@@ -104,7 +100,7 @@ fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
 }
 
 #[test]
-fn contents_of_links_come_and_go() {
+fn contents_of_followed_links_are_sent_and_deleted() {
     for (option, key) in [
         ("--copy-links", "copy_links"),
         ("--copy-dirlinks", "copy_dirlinks"),
@@ -127,9 +123,9 @@ fn contents_of_links_come_and_go() {
     holds("-L", r#"_extra = { "-L" }"#, "\"@TRG@\"");
 }
 
-/// A link without a referent is not owed: nothing is retried, and everything else goes on.
+/// A dangling link is not retried, and everything else is sent.
 #[test]
-fn a_link_that_leads_nowhere_is_told_and_not_retried() {
+fn a_dangling_followed_link_is_reported_and_not_retried() {
     for (option, list, referent) in [
         ("copy_links", "auto", "none"),
         ("copy_links", "filter", "loop"),
@@ -153,7 +149,7 @@ fn a_link_that_leads_nowhere_is_told_and_not_retried() {
         daemon.settle();
         assert!(dir.trg("f").exists() && !dir.trg("late").exists());
         assert!(!daemon.log().contains("retrying"), "{}", daemon.log());
-        // An event of the link sends what it leads to now.
+        // An event of the link sends its new contents.
         dir.rm("late");
         symlink("f", dir.src("late")).unwrap();
         daemon.settle();
@@ -161,9 +157,8 @@ fn a_link_that_leads_nowhere_is_told_and_not_retried() {
     }
 }
 
-/// A wrapper gets the contents of a link that rsync follows with the link.
 #[test]
-fn a_wrapper_gets_the_contents_of_links() {
+fn a_wrapper_gets_the_contents_of_followed_links() {
     for (option, key) in [
         ("--copy-links", "copy_links"),
         ("--copy-dirlinks", "copy_dirlinks"),

@@ -1,15 +1,13 @@
-//! A full and a read-only file system at the target, over a real sshd: the status has the reason and
-//! the remedy.
+//! A full and a read-only file system on the target, over a real sshd: the status contains the
+//! reason and the remedy.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::ssh::{Sshd, account};
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, program, skip};
 
-/// The file system of the target is only that of the remote rsync.
+/// Only the remote rsync sees the file system of the target.
 fn told(mount: &str, expected: [&str; 2]) {
     let may_mount = Command::new("unshare")
         .args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"])
@@ -21,11 +19,8 @@ fn told(mount: &str, expected: [&str; 2]) {
     let Some(sshd) = Sshd::start(&dir) else {
         return;
     };
-    let script =
-        format!("#!/bin/sh\nexec unshare -m sh -c '{mount} && exec rsync \"$@\"' sh \"$@\"\n");
-    dir.put("bin/remote-rsync", dir.expand(&script));
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(dir.path("bin/remote-rsync"), mode).unwrap();
+    let script = format!("exec unshare -m sh -c '{mount} && exec rsync \"$@\"' sh \"$@\"\n");
+    dir.script("bin/remote-rsync", &script);
     let config = format!(
         r#"settings{{ controlSocket = "@DIR@/sock", insist = true }}
 sync{{
@@ -47,7 +42,7 @@ sync{{
 }
 
 #[test]
-fn a_full_file_system_at_another_host_is_told_with_its_remedy() {
+fn a_full_remote_file_system_is_reported_with_a_remedy() {
     told(
         "mount -t tmpfs -o size=1m none @TRG@",
         [
@@ -58,7 +53,7 @@ fn a_full_file_system_at_another_host_is_told_with_its_remedy() {
 }
 
 #[test]
-fn a_read_only_file_system_at_another_host_is_told_with_its_remedy() {
+fn a_read_only_remote_file_system_is_reported_with_a_remedy() {
     told(
         "mount --bind @TRG@ @TRG@ && mount -o remount,ro,bind @TRG@",
         [

@@ -1,4 +1,4 @@
-//! Things that take the place of others between rsync's list and rsync's look at them.
+//! Files that are replaced after rsync has got its list and before it reads them.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, skip};
 use crate::support::fake::{Fake, HELD};
 
-/// The list says that the directory is gone; rsync finds another one, and that is sent without
-/// what is in it.
+/// The list contains the deletion of the directory; rsync finds another directory, and sends it
+/// without contents.
 #[test]
 fn directory_made_anew_while_its_deletion_is_about_to_run() {
     let dir = Dir::new();
@@ -26,7 +26,7 @@ fn directory_made_anew_while_its_deletion_is_about_to_run() {
     daemon.wait_equal();
 }
 
-/// Who opens a pipe waits for somebody to write to it.
+/// Opening a pipe waits for a writer.
 #[test]
 fn pipe_in_place_of_a_file_that_is_about_to_be_sent() {
     if fs::read("/proc/self/wchan").is_err() {
@@ -44,7 +44,7 @@ fn pipe_in_place_of_a_file_that_is_about_to_be_sent() {
         let mut names = fs::read_dir(dir.trg("")).unwrap().flatten();
         names.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b".a."))
     });
-    // At no moment is there nothing.
+    // The name always exists.
     mkfifo(&dir.path("pipe"), Mode::from_bits_truncate(0o600)).unwrap();
     fs::rename(dir.path("pipe"), dir.src("b")).unwrap();
     daemon.wait_equal();

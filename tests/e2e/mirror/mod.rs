@@ -2,17 +2,17 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | backup | dated directories of what the target loses |
+//! | backup | dated directories with replaced and deleted files |
 //! | changes | one kind of change after the other arrives |
 //! | documented | the connections that the documents show, against a real sshd and rsync daemon |
 //! | full_target | a full and a read-only file system over a real sshd |
-//! | names | strange names arrive, change and go |
+//! | names | files with strange names |
 //! | races | changes made while the daemon is stopped, or while a transfer runs |
 //! | meanwhile | a file that is replaced while rsync runs |
 //! | sending | delay, limits, excludes, filters, what deletes, several syncs |
 //! | startup_options | options of the startup transfer |
-//! | refusals | receivers that do not take an option |
-//! | retry | what each way of a child's ending leads to |
+//! | refusals | receivers that refuse an option |
+//! | retry | exit codes and signals of rsync |
 //! | followed | links that rsync follows |
 //! | ssh | over a real sshd on the loopback interface |
 

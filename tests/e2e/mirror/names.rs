@@ -1,4 +1,4 @@
-//! Strange names arrive, change, move with their directory and go.
+//! Files with strange names are created, changed, moved with their directory and deleted.
 //!
 //! Each name is given to a file at the top, a file in a directory, and a directory.
 
@@ -98,7 +98,7 @@ names! {
     as_long_as_can_be: &[b'n'; 255],
 }
 
-/// Names that differ only in what a pattern makes of them are kept apart.
+/// Names that match each other as patterns are distinguished.
 #[test]
 fn names_that_are_patterns_of_each_other() {
     let dir = Dir::new();
@@ -116,7 +116,7 @@ fn names_that_are_patterns_of_each_other() {
     }
 }
 
-/// The longest path that the kernel takes in one piece.
+/// The longest path that a system call accepts.
 #[test]
 fn path_of_four_thousand_bytes() {
     let dir = Dir::new();

@@ -1,11 +1,11 @@
-//! Changes made while the daemon is stopped, so that it learns of them late and all at once;
-//! and changes made while a transfer runs.
+//! Changes while the daemon is stopped, which it reads late and all at once, and changes while a
+//! transfer runs.
 
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::{Dir, poll};
 use crate::support::fake::{Fake, HELD};
 
-/// Prepares a tree, stops the settled daemon, makes changes, and lets it go on.
+/// Prepares a tree, stops the idle daemon, makes changes, and continues it.
 fn catches_up(prepare: impl Fn(&Dir), changes: impl Fn(&Dir)) {
     let dir = Dir::new();
     prepare(&dir);
@@ -142,7 +142,7 @@ fn file_made_and_removed_at_once() {
     );
 }
 
-/// Each kind is replaced by each other kind.
+/// Each file type is replaced by each other type.
 #[test]
 fn file_directory_and_symlink_swapped() {
     const KINDS: [&str; 4] = ["file", "dir", "full", "link"];
@@ -196,7 +196,7 @@ fn kinds_swapped_several_times() {
     );
 }
 
-/// More events than the kernel keeps (16,384 unless configured otherwise).
+/// More events than the queue of the kernel holds (16,384 by default).
 #[test]
 fn twenty_thousand_files_while_stopped() {
     catches_up(
@@ -212,7 +212,6 @@ fn twenty_thousand_files_while_stopped() {
     );
 }
 
-/// Many entries wait at once; none is forgotten.
 #[test]
 fn twenty_thousand_files_in_one_batch() {
     let dir = Dir::new();
@@ -227,7 +226,7 @@ fn twenty_thousand_files_in_one_batch() {
     daemon.wait_equal();
 }
 
-/// Two processes moving directories between directories, while two write into them.
+/// Two threads move directories between directories, while two others write into them.
 #[test]
 fn moves_and_writes_at_the_same_time() {
     let dir = Dir::new();
@@ -258,7 +257,7 @@ fn moves_and_writes_at_the_same_time() {
     daemon.wait_equal();
 }
 
-/// `mkdir` and `touch` without any pause: the watch comes too late for each file.
+/// `mkdir` and `touch` without a pause: each watch is added after the file was created.
 #[test]
 fn five_hundred_directories_filled_at_once() {
     let dir = Dir::new();
@@ -284,7 +283,7 @@ fn directories_made_and_removed_at_once() {
     assert!(!daemon.log().contains("Error"), "{}", daemon.log());
 }
 
-/// A file that was already passed over by the startup transfer.
+/// The startup transfer has skipped the file already.
 #[test]
 fn changes_during_the_startup_transfer() {
     let dir = Dir::new();
@@ -333,7 +332,6 @@ fn change_behind_the_back_of_a_running_transfer() {
     });
 }
 
-/// The child must not keep the daemon from reading events.
 #[test]
 fn burst_while_a_transfer_hangs() {
     let dir = Dir::new();
@@ -347,7 +345,7 @@ fn burst_while_a_transfer_hangs() {
     daemon.wait_equal();
 }
 
-/// A child that ends before it has read a list larger than a pipe holds.
+/// The child ends before it has read a list that is larger than a pipe.
 #[test]
 fn transfer_that_does_not_read_its_list() {
     let dir = Dir::new();
@@ -376,8 +374,7 @@ fn transfer_that_does_not_read_its_list() {
     });
 }
 
-/// Killed in the middle and started again, it converges. (An rsync that outlives the killed
-/// daemon is waited for: it would write behind the back of the next one.)
+/// The daemon is killed during a transfer and started again.
 #[test]
 fn killed_and_started_again() {
     let dir = Dir::new();

@@ -1,7 +1,4 @@
-//! Receivers that do not take an option that is not the user's: it is done without.
-
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+//! Receivers that refuse an option that the daemon has added: the option is omitted.
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
@@ -19,18 +16,18 @@ const RSYNCSSH: &str = r#"
     default.rsyncssh, source = "@SRC@", host = "h", targetdir = "@TRG@",
     ssh = { binary = "@DIR@/ssh" }"#;
 
-/// An `ssh` to a host whose rsync refuses options that match a shell pattern, in such words.
+/// Writes an `ssh` to a host whose rsync refuses options that match a shell pattern, with this
+/// message.
 fn refuse(dir: &Dir, pattern: &str, text: &str) {
     let script = format!(
-        "#!/bin/sh\nshift\nif [ \"$1\" = rsync ]; then for word; do case $word in {pattern})\n\
+        "shift\nif [ \"$1\" = rsync ]; then for word; do case $word in {pattern})\n\
          echo '{text}' >&2\necho 'rsync error: syntax or usage error (code 1)' >&2\nexit 1;;\n\
          esac; done; fi\nexec \"$@\"\n"
     );
-    let path = dir.put("ssh", script);
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.script("ssh", &script);
 }
 
-/// Everything arrives, and it is told once what is done without.
+/// Asserts that everything arrives, and that the omitted option is logged once.
 fn arrives(kind: &str, options: &str, insist: bool, pattern: &str, text: &str) {
     let dir = Dir::new();
     refuse(&dir, pattern, text);
@@ -67,7 +64,7 @@ fn refusal(option: &str) -> String {
 }
 
 #[test]
-fn of_options_of_every_call() {
+fn refused_options_of_every_call_are_omitted() {
     for kind in [RSYNC, RSYNCSSH] {
         for insist in [false, true] {
             for option in ["--ignore-errors", "--force"] {
@@ -78,16 +75,16 @@ fn of_options_of_every_call() {
 }
 
 #[test]
-fn of_options_of_lists() {
+fn refused_options_of_lists_are_omitted() {
     let unknown = "rsync: on remote machine: --delete-missing-args: unknown option";
     arrives(RSYNC, "", false, "--delete-missing-args", unknown);
     arrives(RSYNCSSH, "", false, "--delete-missing-args", unknown);
-    // Short ones are in one word, as -logDtprRe.iLsfxCIvu.
+    // Short options are in one word, as -logDtprRe.iLsfxCIvu.
     arrives(RSYNC, "", false, "-[!-]*R*e.*", &refusal("--relative (-R)"));
 }
 
 #[test]
-fn of_options_against_the_quick_check() {
+fn refused_options_against_the_quick_check_are_omitted() {
     for options in ["", r#"list = "filter""#] {
         arrives(
             RSYNC,
@@ -99,9 +96,9 @@ fn of_options_against_the_quick_check() {
     }
 }
 
-/// What the user asks for is not left out.
+/// Options of the user are not omitted.
 #[test]
-fn of_an_option_of_the_user_is_a_failure() {
+fn a_refused_option_of_the_user_is_a_failure() {
     let dir = Dir::new();
     refuse(&dir, "--force", &refusal("--force"));
     dir.write("f", "1");

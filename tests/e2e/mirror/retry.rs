@@ -1,4 +1,4 @@
-//! What each way of a child's ending leads to.
+//! Exit codes and signals of rsync, and what follows.
 
 use nix::sys::signal::Signal;
 
@@ -6,7 +6,7 @@ use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
 use crate::support::fake::{Fake, RECORDED};
 
-/// The second call, a batch, ends badly: is its content sent again?
+/// Asserts that the list of the second call, which fails, is sent again.
 fn sent_again(prepare: impl Fn(&Fake<'_>)) {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
@@ -20,7 +20,7 @@ fn sent_again(prepare: impl Fn(&Fake<'_>)) {
     });
 }
 
-/// The second call ends with a code that is not worth another try.
+/// Asserts that this code of the second call ends the daemon.
 fn ends_the_daemon(code: u8) {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
@@ -62,7 +62,6 @@ codes! { again:
     exit_255_is_sent_again 255,
 }
 
-/// A transfer ended by a signal did not do its work, whatever its status says.
 #[test]
 fn killed_transfer_is_sent_again() {
     sent_again(|fake| fake.signals(&[0, 9, 0]));
@@ -73,9 +72,9 @@ fn terminated_transfer_is_sent_again() {
     sent_again(|fake| fake.signals(&[0, 15, 0]));
 }
 
-/// Files that vanished between listing and sending are no failure.
+/// Exit code 24: files vanished after they were listed.
 #[test]
-fn exit_24_is_done() {
+fn exit_24_is_a_success() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 24, 0]);
@@ -88,9 +87,8 @@ fn exit_24_is_done() {
     assert!(calls[2].lists("/g") && !calls[2].lists("/f"));
 }
 
-/// What is tried again carries what changed meanwhile.
 #[test]
-fn changes_made_before_the_next_try_go_with_it() {
+fn a_retry_includes_later_changes() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 12, 12, 0]);
@@ -122,7 +120,7 @@ fn failing_startup_ends_the_daemon() {
 }
 
 #[test]
-fn failing_startup_is_tried_again_where_insisted() {
+fn failing_startup_is_retried_with_insist() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[12, 0]);
@@ -135,7 +133,7 @@ fn failing_startup_is_tried_again_where_insisted() {
 }
 
 #[test]
-fn killed_startup_is_tried_again_where_insisted() {
+fn killed_startup_is_retried_with_insist() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.signals(&[9, 0]);
@@ -147,7 +145,7 @@ fn killed_startup_is_tried_again_where_insisted() {
 }
 
 #[test]
-fn rsync_that_is_not_there() {
+fn a_missing_rsync_ends_the_daemon() {
     let dir = Dir::new();
     let config = RECORDED.replace("@RSYNC@", "@DIR@/no-such-program");
     let ended = Daemon::new(&dir, &config).run();
@@ -174,8 +172,8 @@ fn onepass_ends_with_zero() {
     assert!(dir.trg("f").exists() && dir.path("second/f").exists());
 }
 
-/// `onepass` does not wait for a source, a target or a permission that may never come. What can be
-/// done is done.
+/// `onepass` does not wait for a source, a target or a release that may never come. The other syncs
+/// are completed.
 #[test]
 fn onepass_ends_with_a_failure_if_a_guard_stops_a_sync() {
     for (guard, why) in [
@@ -221,10 +219,10 @@ sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { 
     assert_eq!(daemon.wait_end().code(), Some(143));
 }
 
-/// A directory at the target whose name is a file at the source, with contents that no event
-/// tells of: the classic list alone would keep these for ever.
+/// The directory on the target has contents without events, which the classic list alone would
+/// never delete.
 #[test]
-fn directory_in_the_way_of_a_file() {
+fn a_directory_on_the_target_is_replaced_by_a_file() {
     let config = r#"
 sync{
     default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.2,
@@ -239,7 +237,7 @@ sync{
     daemon.wait_equal();
 }
 
-/// Success is success, whatever other codes a table of the user's names.
+/// Code 0 is a success unless the table says otherwise.
 #[test]
 fn a_table_without_zero_leaves_success_what_it_is() {
     for sync in [
@@ -269,7 +267,7 @@ fn a_table_without_zero_leaves_success_what_it_is() {
         });
         assert_eq!(daemon.terminate(), Some(143), "{sync}");
     }
-    // What the table does say counts.
+    // The table overrides the default.
     let dir = Dir::new();
     Fake::new(&dir);
     let config =

@@ -1,4 +1,4 @@
-//! What is sent when: delay and limits, excludes and filters, what deletes, several syncs.
+//! When and what is sent: delay and limits, excludes and filters, deletions, several syncs.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 use crate::support::fake::Fake;
 
-/// A sync of real rsync with further lines.
+/// Returns a sync of the real rsync with these lines.
 fn config(lines: &str) -> String {
     format!(
         r#"sync{{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, {lines}
@@ -14,7 +14,7 @@ fn config(lines: &str) -> String {
     )
 }
 
-/// A sync of the recording fake with further lines.
+/// Returns a sync of the recording stand-in with these lines.
 fn recorded(lines: &str) -> String {
     format!(
         r#"sync{{ default.rsync, source = "@SRC@", target = "@TRG@", {lines}
@@ -22,7 +22,7 @@ fn recorded(lines: &str) -> String {
     )
 }
 
-/// All changes so far were looked at when this one has arrived.
+/// Makes a change and waits until it has arrived: earlier changes have been processed then.
 fn wait_sign(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
     dir.write(name, "sign");
     daemon.wait_for("the sign arrives", |_| dir.trg(name).exists());
@@ -35,7 +35,7 @@ fn put_in_target(dir: &Dir, name: &str) {
 }
 
 #[test]
-fn delay_gathers_changes() {
+fn changes_within_the_delay_are_one_batch() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &recorded("delay = 1,")).start_and_settle();
@@ -81,7 +81,7 @@ fn one_transfer_at_a_time_by_default() {
 }
 
 #[test]
-fn several_transfers_of_one_sync_where_allowed() {
+fn max_processes_permits_several_transfers_of_one_sync() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = recorded("delay = 0, maxProcesses = 2,");
@@ -98,7 +98,7 @@ fn several_transfers_of_one_sync_where_allowed() {
     assert!(calls[1].lists("/a/") && calls[2].lists("/b/"));
 }
 
-/// Nothing is sent twice at a time, and nothing is lost behind what runs.
+/// No file is sent twice at the same time, and none is lost.
 #[test]
 fn six_files_with_three_processes() {
     let dir = Dir::new();
@@ -162,7 +162,6 @@ fn two_syncs_side_by_side() {
     daemon.wait_same("b", "tb", false);
 }
 
-/// A hanging transfer of one sync keeps the other neither from starting nor from sending.
 #[test]
 fn a_hanging_sync_does_not_hold_up_another() {
     let dir = Dir::new();
@@ -225,13 +224,13 @@ sync{ default.rsync, source = "@SRC@/in", target = "@DIR@/tb", delay = 0.2 }
 }
 
 #[test]
-fn no_startup_transfer_where_init_is_false() {
+fn no_startup_transfer_with_init_false() {
     let dir = Dir::new();
     dir.write("old", "1");
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &recorded("delay = 0, init = false,")).start();
     daemon.wait_log("--- Startup ---");
-    // Whether the watches are set shows only in a change being noticed.
+    // A change that is sent shows that the watches are set.
     daemon.wait_for("a change is sent", |_| {
         dir.write("new", "1");
         fake.ended() >= 1
@@ -245,7 +244,7 @@ fn no_startup_transfer_where_init_is_false() {
 }
 
 #[test]
-fn only_the_top_directory_where_subdirs_is_false() {
+fn only_the_top_directory_with_subdirs_false() {
     let dir = Dir::new();
     dir.mkdir("d");
     let fake = Fake::new(&dir);
@@ -288,7 +287,7 @@ fn excluded_is_neither_sent_nor_deleted() {
 }
 
 #[test]
-fn moved_into_and_out_of_what_is_excluded() {
+fn moves_into_and_out_of_excluded_directories() {
     let dir = Dir::new();
     dir.write("f", "1");
     dir.write("g.tmp", "2");
@@ -365,7 +364,7 @@ fn filter_from_a_file() {
 
 // ---- what deletes
 
-/// Is what only the target has removed at the start, and what is removed live?
+/// Returns if the startup deletes files that only the target has, and if later deletions are sent.
 fn deletes(setting: &str) -> (bool, bool) {
     let dir = Dir::new();
     dir.write("f", "1");
@@ -385,26 +384,26 @@ fn deletes(setting: &str) -> (bool, bool) {
 }
 
 #[test]
-fn delete_true() {
+fn delete_true_deletes_always() {
     assert_eq!(deletes("true"), (true, true));
 }
 
 #[test]
-fn delete_false() {
+fn delete_false_deletes_never() {
     assert_eq!(deletes("false"), (false, false));
 }
 
 #[test]
-fn delete_startup() {
+fn delete_startup_deletes_at_the_startup_only() {
     assert_eq!(deletes(r#""startup""#), (true, false));
 }
 
 #[test]
-fn delete_running() {
+fn delete_running_deletes_after_the_startup_only() {
     assert_eq!(deletes(r#""running""#), (false, true));
 }
 
-/// What else lies in the target's directory is not touched by a change in it.
+/// A change in a directory does not affect the other files of the directory on the target.
 #[test]
 fn a_batch_does_not_delete_what_did_not_change() {
     let dir = Dir::new();
@@ -424,8 +423,8 @@ fn a_batch_does_not_delete_what_did_not_change() {
     }
 }
 
-/// An action that neither starts nor discards anything is asked again, but in a while: less
-/// often than an alarm of a tenth of a second goes off.
+/// The action neither starts a process nor discards the event. It is called less often than an
+/// alarm of a tenth of a second.
 #[test]
 fn action_that_leaves_its_event_is_asked_again_later() {
     for instead in [

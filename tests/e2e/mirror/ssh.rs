@@ -1,4 +1,4 @@
-//! Over a real sshd on the loopback interface, with nothing changed but the places.
+//! Mirrors over a real sshd on the loopback interface.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use nix::unistd::{User, geteuid};
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, poll, program, skip};
 
-/// As people write it; only the directories and the host are replaced.
+/// A usual configuration; only the directories and the host are replaced.
 const CONFIG: &str = r#"
 settings {
     logfile    = "/var/log/lsyncd/lsyncd.log",
@@ -40,12 +40,12 @@ const USERS: &str = "ssh/passwd";
 pub struct Sshd {
     child: Child,
     pub port: u16,
-    /// What rsync is to run in place of plain `ssh`.
+    /// The command that rsync runs instead of `ssh`.
     pub rsh: String,
 }
 
 impl Sshd {
-    /// None, with the reason told, where it cannot be had.
+    /// Starts sshd. Returns `None` and counts a skipped test if that is not possible.
     pub fn start(dir: &Dir) -> Option<Self> {
         let (Some(sshd), Some(keygen), Some(_)) =
             (program("sshd"), program("ssh-keygen"), program("ssh"))
@@ -55,7 +55,7 @@ impl Sshd {
         };
         let home = dir.path("ssh");
         fs::create_dir(&home).unwrap();
-        // Both the directory and its parent are looked through by the account that logs in.
+        // The account that logs in needs access to the directory and its parent.
         for path in [dir.root(), home.as_path()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
         }
@@ -72,7 +72,7 @@ impl Sshd {
             skip("sshd has no user of its own, and none can be given to it");
             return None;
         }
-        // A port that is free now may be taken when sshd binds it: then another one.
+        // A free port may be taken before sshd binds it, so several ports are tried.
         let sshd = (0..5)
             .find_map(|_| {
                 let port = TcpListener::bind(("127.0.0.1", 0))
@@ -103,9 +103,9 @@ impl Sshd {
         None
     }
 
-    /// As root, sshd needs an empty directory and a user for the process that talks to strangers.
-    /// Where this host has no such user, sshd gets a table of users of its own. Returns false if it
-    /// can have none.
+    /// Makes the empty directory and the user that sshd of root needs for its unprivileged process.
+    /// If this host has no such user, sshd gets its own table of users. Returns false if that is
+    /// not possible.
     fn prepare(dir: &Dir) -> bool {
         if !geteuid().is_root() {
             return true;
@@ -191,7 +191,7 @@ impl Drop for Sshd {
     }
 }
 
-/// The account the tests run as, which logs in to itself.
+/// Returns the account of the tests, which logs in to itself.
 pub fn account() -> User {
     User::from_uid(geteuid())
         .unwrap()
@@ -251,7 +251,7 @@ fn the_usual_configuration_mirrors_to_another_host() {
 }
 
 #[test]
-fn rsyncssh_moves_at_the_target() {
+fn rsyncssh_moves_on_the_target_host() {
     let dir = Dir::new();
     let Some(sshd) = Sshd::start(&dir) else {
         return;
@@ -286,12 +286,12 @@ sync{{
     daemon.wait_equal();
 }
 
-/// An rsync daemon that takes files for the mirror.
+/// Starts an rsync daemon with a writable module.
 pub fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
     rsync_daemon_with(dir, "[x]")
 }
 
-/// An rsync daemon with a module of these lines.
+/// Starts an rsync daemon whose module has these lines.
 pub fn rsync_daemon_with(dir: &Dir, module: &str) -> Option<(Started, u16)> {
     let Some(rsync) = program("rsync") else {
         skip("rsync is not installed");
@@ -304,7 +304,7 @@ pub fn rsync_daemon_with(dir: &Dir, module: &str) -> Option<(Started, u16)> {
     };
     let module = format!("use chroot = no\n{ids}{module}\npath = @TRG@\nread only = no\n");
     let config = dir.put("rsyncd.conf", dir.expand(&module));
-    // A port that is free now may be taken when it binds it: then another one.
+    // A free port may be taken before the daemon binds it, so several ports are tried.
     (0..5).find_map(|_| {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -373,7 +373,7 @@ sync{{
     dir.mv("d", "e");
     daemon.wait_equal();
 
-    // With both tunnels gone the changes wait, and arrive through the next ones.
+    // Without tunnels the changes wait; they arrive through the next tunnels.
     let log = daemon.log();
     daemon.stop();
     for line in log.lines().filter(|line| line.contains("Exec: ssh ")) {
@@ -409,12 +409,12 @@ fn end_listener(port: &str) {
     }
 }
 
-/// Logins that sshd has seen.
+/// Returns the number of logins.
 fn logins(dir: &Dir) -> usize {
     dir.text("ssh/log").matches("Accepted publickey").count()
 }
 
-/// Connections that wait in the background for whoever wants to share them.
+/// Returns the ssh processes that keep a shared connection open.
 fn masters(dir: &Dir) -> Vec<i32> {
     let path = dir.expand("@DIR@/run/");
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -455,7 +455,7 @@ fn one_connection_serves_all_transfers() {
     }
     assert_eq!(logins(&dir), before, "{}", dir.text("ssh/log"));
 
-    // One that died is made anew.
+    // A lost connection is made again.
     for pid in masters(&dir) {
         let pid = nix::unistd::Pid::from_raw(pid);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -471,9 +471,9 @@ fn one_connection_serves_all_transfers() {
     assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
 }
 
-/// Directories below the runtime directory go at logout, empty ones by cleaners.
+/// The runtime directory is removed at logout, and cleaners remove empty directories.
 #[test]
-fn a_directory_of_connections_that_is_gone_is_made_again() {
+fn a_removed_directory_of_connections_is_made_again() {
     for (gone, rsyncssh) in [("run/*", false), ("run", false), ("run", true)] {
         let dir = Dir::new();
         let Some(sshd) = Sshd::start(&dir) else {
@@ -489,7 +489,7 @@ fn a_directory_of_connections_that_is_gone_is_made_again() {
             config = config.replace("default.rsync", "default.rsyncssh");
             config = config.replace(&target, &there);
         }
-        // Where else one could be made depends on where the test runs.
+        // Other directories depend on the environment of the test.
         let mut daemon = Daemon::new(&dir, &config)
             .env("RSYNC_RSH", &sshd.rsh)
             .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
@@ -513,7 +513,7 @@ fn a_directory_of_connections_that_is_gone_is_made_again() {
     }
 }
 
-/// Whoever can put another directory in its place may answer for the host.
+/// A user who can replace the directory could answer instead of the host.
 #[test]
 fn connections_are_not_shared_where_others_can_write() {
     let dir = Dir::new();
@@ -534,7 +534,7 @@ fn connections_are_not_shared_where_others_can_write() {
 }
 
 #[test]
-fn connections_are_not_shared_when_they_shall_not() {
+fn connections_are_not_shared_with_reuse_false() {
     let dir = Dir::new();
     let Some(sshd) = Sshd::start(&dir) else {
         return;

@@ -1,12 +1,11 @@
-//! Options that only comparisons of everything get: `--no-inc-recursive` and `startup = { rsync }`.
+//! Options of full comparisons only: `--no-inc-recursive` and `startup = { rsync }`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
 
-/// The words of the rsync calls of a daemon that starts up and sends one change.
+/// The arguments of the rsync calls for a startup and one change.
 struct Calls {
     startup: String,
     batch: String,
@@ -19,14 +18,12 @@ impl Calls {
     }
 }
 
-/// Starts with this number of directories, then changes a file.
+/// Starts a daemon with this number of directories, then changes a file.
 fn calls(directories: usize, target: &str, rsync: &str, keys: &str) -> Calls {
     let dir = Dir::new();
-    let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
-    fs::set_permissions(rsh, fs::Permissions::from_mode(0o755)).unwrap();
-    let wrapper = dir.put("wrapper", "#!/bin/sh\nexec rsync \"$@\"\n");
-    fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    // The source itself is one of them.
+    dir.script("ssh", "shift\nexec \"$@\"\n");
+    dir.script("wrapper", "exec rsync \"$@\"\n");
+    // The source itself counts.
     for number in 1..directories {
         fs::create_dir(dir.path(format!("src/{number}"))).unwrap();
     }
@@ -67,7 +64,7 @@ fn incremental_recursion_is_as_configured() {
 }
 
 #[test]
-fn options_of_the_startup_are_for_comparisons_of_everything() {
+fn startup_options_are_for_full_comparisons_only() {
     let changes =
         "startup = { rsync = { bwlimit = 9999, perms = false, _extra = { '--stats' } } },";
     let calls = calls(
@@ -85,7 +82,7 @@ fn options_of_the_startup_are_for_comparisons_of_everything() {
 }
 
 #[test]
-fn mistakes_in_options_of_the_startup_are_named() {
+fn mistakes_in_startup_options_are_reported() {
     for (keys, text) in [
         ("startup = { rsync = { checksums = true } },", "checksum"),
         ("startup = { rsync = { bwlimit = true } },", "bwlimit"),
@@ -105,9 +102,9 @@ fn mistakes_in_options_of_the_startup_are_named() {
     }
 }
 
-/// A comparison that takes long says how far it is, everywhere but in lines of rsync.
+/// Log, status and metrics contain the progress; the lines of rsync are not logged.
 #[test]
-fn the_progress_of_a_long_comparison_is_told() {
+fn the_progress_of_a_long_comparison_is_reported() {
     let dir = Dir::new();
     for number in 0..1100 {
         dir.mkdir(format!("d{number}"));
@@ -132,9 +129,9 @@ fn the_progress_of_a_long_comparison_is_told() {
     daemon.terminate();
 }
 
-/// rsync's output is that of the user's options where they say something about it.
+/// If options of the user affect rsync's output, no option is added.
 #[test]
-fn own_options_about_output_are_left_alone() {
+fn user_options_about_output_are_kept() {
     let dir = Dir::new();
     for number in 0..1100 {
         dir.mkdir(format!("d{number}"));

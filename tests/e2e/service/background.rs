@@ -102,7 +102,7 @@ fn second_daemon_with_the_same_pid_file_is_refused() {
 }
 
 #[test]
-fn pid_file_that_cannot_be_made() {
+fn a_pid_file_that_cannot_be_made_is_an_error() {
     let dir = Dir::new();
     let config = DETACHED.replace("@DIR@/pid", "@DIR@/no/pid");
     let mut daemon = Daemon::detaching(&dir, &config).start();
@@ -137,7 +137,7 @@ fn output_of_children_goes_into_the_log_file() {
 }
 
 #[test]
-fn int_ends_with_130() {
+fn int_ends_with_exit_code_130() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -163,7 +163,7 @@ fn term_waits_for_children() {
 }
 
 #[test]
-fn term_during_the_startup_transfer() {
+fn term_during_the_startup_transfer_waits_for_it() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.hold();
@@ -176,10 +176,9 @@ fn term_during_the_startup_transfer() {
     assert_eq!(fake.ended(), 1);
 }
 
-/// One who asks twice does not want to wait.
-/// The program waits in its very first log line, which a full pipe does not take.
+/// The program blocks in its first log line, because the pipe is full.
 #[test]
-fn signals_that_arrive_before_anything_else_is_done() {
+fn signals_before_the_start_end_the_daemon() {
     for (config, words) in [(DETACHED, &[][..]), (MIRROR, &["-nodaemon"])] {
         for signal in [Signal::SIGTERM, Signal::SIGHUP] {
             let dir = Dir::new();
@@ -220,7 +219,7 @@ fn signals_that_arrive_before_anything_else_is_done() {
             let code = if words.is_empty() { 0 } else { 143 };
             assert_eq!(daemon.wait().unwrap().code(), Some(code));
             assert!(poll(|| !dir.path("pid").exists()));
-            // The daemon has ended when nobody has the other end of the pipe.
+            // The daemon has ended when the other end of the pipe is closed.
             drain.join().unwrap().unwrap();
         }
     }
@@ -273,9 +272,9 @@ fn hup_waits_for_children() {
     assert_eq!(fake.calls()[2].concurrent, 1);
 }
 
-/// The process stays the same, its pid file too, and relative sources keep their meaning.
+/// Process and pid file stay the same, and relative sources keep their meaning.
 #[test]
-fn hup_of_a_detached_daemon() {
+fn hup_of_a_detached_daemon_keeps_process_and_pid_file() {
     let dir = Dir::new();
     let config = DETACHED.replace("@SRC@", "src");
     let mut daemon = detached(&dir, &config);
@@ -283,7 +282,7 @@ fn hup_of_a_detached_daemon() {
     daemon.wait_equal();
     let pid = dir.text("pid");
     daemon.signal(Signal::SIGHUP);
-    // The first one says that it goes to the background.
+    // The first message is about the detaching.
     daemon.wait_log("--- Startup ---");
     dir.write("g", "1");
     daemon.wait_equal();
@@ -293,7 +292,7 @@ fn hup_of_a_detached_daemon() {
     assert!(!dir.path("pid").exists());
 }
 
-/// Insisting is forced on after HUP: a daemon that ran must not end because a host is down.
+/// After HUP, `insist` is on: a running daemon must not end because a host is down.
 #[test]
 fn hup_forces_insist() {
     let dir = Dir::new();

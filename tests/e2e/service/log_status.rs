@@ -1,11 +1,11 @@
-//! Log lines and the status file, which users' tools read.
+//! Log lines and the status file, as users' tools read them.
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, begins_like};
 use crate::support::fake::{Fake, RECORDED};
 
 #[test]
-fn console_line() {
+fn lines_on_the_console() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -25,7 +25,7 @@ fn console_line() {
 }
 
 #[test]
-fn file_line() {
+fn lines_in_a_log_file() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED)
@@ -51,7 +51,7 @@ fn file_line() {
 }
 
 #[test]
-fn log_of_a_batch() {
+fn log_lines_of_a_batch() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -61,7 +61,7 @@ fn log_of_a_batch() {
 }
 
 #[test]
-fn log_of_the_startup() {
+fn log_lines_of_the_startup() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
@@ -69,7 +69,7 @@ fn log_of_the_startup() {
 }
 
 #[test]
-fn log_of_a_retry() {
+fn log_lines_of_a_retry() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 12, 0]);
@@ -94,9 +94,9 @@ fn errors_go_to_standard_error() {
     );
 }
 
-/// The file may be moved away at any time, as logrotate does.
+/// logrotate moves the file away.
 #[test]
-fn log_file_moved_away() {
+fn a_log_file_that_is_moved_away_is_made_again() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED)
@@ -110,7 +110,7 @@ fn log_file_moved_away() {
 }
 
 #[test]
-fn log_file_that_cannot_be_opened() {
+fn a_log_file_that_cannot_be_opened_is_an_error() {
     let dir = Dir::new();
     Fake::new(&dir);
     let ended = Daemon::new(&dir, RECORDED)
@@ -122,7 +122,7 @@ fn log_file_that_cannot_be_opened() {
 }
 
 #[test]
-fn log_scarce_leaves_out_what_is_normal() {
+fn log_scarce_omits_normal_messages() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED)
@@ -177,7 +177,7 @@ fn status_file_of_an_idle_daemon() {
 }
 
 #[test]
-fn status_file_counts_and_lists_what_waits() {
+fn status_file_lists_waiting_delays() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = r#"
@@ -198,7 +198,7 @@ sync{
 }
 
 #[test]
-fn status_file_shows_what_runs() {
+fn status_file_lists_running_transfers() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let config = r#"settings{ statusFile = "@DIR@/status", statusInterval = 0 }"#.to_owned();
@@ -242,9 +242,7 @@ fn status_file_that_cannot_be_written_does_not_end_the_daemon() {
     daemon.wait_for("changes are sent all the same", |_| fake.ended() == 2);
 }
 
-/// Names in log and status file cannot forge lines.
-/// Characters that turn the direction of a text let a name, and what is around it, look like
-/// another one.
+/// Characters that change the direction of text make a name look like another one.
 #[test]
 fn names_that_turn_the_text_around_are_escaped_everywhere() {
     let dir = Dir::new();
@@ -266,7 +264,7 @@ fn names_that_turn_the_text_around_are_escaped_everywhere() {
         dir.write(name, delay);
         daemon.wait_log(shown);
         if delay == "100000" {
-            // A backslash is doubled in JSON.
+            // JSON doubles a backslash.
             let shown = match status {
                 "status" => shown.to_owned(),
                 _ => shown.replace('\\', r"\\"),
@@ -302,7 +300,7 @@ fn names_with_control_bytes_do_not_reach_the_log_as_they_are() {
 }
 
 #[test]
-fn json_lines() {
+fn lines_of_the_json_log() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = format!("settings{{ logformat = \"json\", logfile = \"@DIR@/log\" }}\n{RECORDED}");

@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, and how messages reach the journal.
+//! Under a service manager: notifications and messages in the journal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ sync { default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
        rsync = { binary = "@RSYNC@" } }
 "#;
 
-/// The manager's side of the socket.
+/// The manager's end of the notification socket.
 struct Manager {
     socket: UnixDatagram,
     heard: Vec<String>,
@@ -39,7 +39,7 @@ impl Manager {
         }
     }
 
-    /// Waits until a message begins like this; those before it are forgotten.
+    /// Waits until a message begins like this, and drops those before it.
     fn wait(&mut self, daemon: &mut Running<'_>, start: &str) -> String {
         let mut found = None;
         daemon.wait_for(start, |_| {
@@ -53,7 +53,7 @@ impl Manager {
 }
 
 #[test]
-fn the_manager_hears_of_ready_reload_and_stop() {
+fn the_manager_is_notified_of_ready_reload_and_stop() {
     let dir = Dir::new();
     let mut manager = Manager::new(&dir);
     Fake::new(&dir);
@@ -78,7 +78,7 @@ fn the_manager_hears_of_ready_reload_and_stop() {
     assert!(text.contains("\nMONOTONIC_USEC="), "{text}");
     manager.wait(&mut daemon, "READY=1");
 
-    // The same for those who ask by the control socket, with nothing to be watched anew.
+    // A reload by the control socket, without new watches.
     let asked = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
         .args(["-socket", &dir.expand("@DIR@/sock"), "reload"])
         .output();
@@ -110,7 +110,7 @@ fn the_journal_gets_levels_and_no_times() {
 }
 
 #[test]
-fn repeated_trouble_is_one_line_and_a_count() {
+fn repeated_warnings_are_one_line_and_a_count() {
     let dir = Dir::new();
     let config = r#"
         sync { source = "@SRC@", action = function() end, init = function(event)

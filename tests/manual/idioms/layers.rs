@@ -33,7 +33,7 @@ fn program_for_every_change() {
             onModify = run .. "^source ^target/", onDelete = run .. "^source ^target/",
         }"#,
     )
-    .program("/opt/sync.sh", "exec rsync -a --delete \"$1\" \"$2\"\n")
+    .script("/opt/sync.sh", "exec rsync -a --delete \"$1\" \"$2\"\n")
     .run();
 }
 

@@ -314,7 +314,7 @@ fn wrapper_for_rsync() {
         r#"sync { default.rsync, source = "/data/www", target = "/backup/www", delay = 0.3,
                   rsync = { binary = "/opt/wrapper.sh", archive = true } }"#,
     )
-    .program(
+    .script(
         "/opt/wrapper.sh",
         "echo \"$@\" >>/var/log/lsyncd/calls\nexec rsync \"$@\"\n",
     )
@@ -330,7 +330,7 @@ fn rsync_of_another_path_there() {
         r#"sync { default.rsync, source = "/data/www", target = "backup.example.org:/backup/www",
                   delay = 0.3, rsync = { archive = true, rsync_path = "/opt/sudo rsync" } }"#,
     )
-    .program(
+    .script(
         "/opt/sudo",
         "echo used >>/var/log/lsyncd/calls\nexec \"$@\"\n",
     )
@@ -353,7 +353,7 @@ fn exit_codes_of_ones_own() {
                   rsync = { binary = "/opt/flaky" },
                   exitcodes = { [0] = "ok", [23] = "again", [77] = "again" } }"#,
     )
-    .program(
+    .script(
         "/opt/flaky",
         "rsync \"$@\" || exit\nset -- /opt/ran*\n[ -e \"$1\" ] || { >/opt/ran1; exit 0; }\n\
          [ -e /opt/ran2 ] || { >/opt/ran2; exit 77; }\n",
