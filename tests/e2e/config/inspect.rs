@@ -263,6 +263,34 @@ fn warnings_in_the_log_are_counted() {
     );
 }
 
+/// Values that are accepted and mean something else than their author thought.
+#[test]
+fn values_that_mislead_are_warnings() {
+    let cases = [
+        (
+            "default.rsync, target = '@TRG@', rsync = { archive = 'no' }",
+            r#"archive is true for the text "no"; write archive = false"#,
+        ),
+        (
+            "default.rsync, target = '@TRG@', rsync = { compress = 'off' }",
+            r#"compress is true for the text "off"; write compress = false"#,
+        ),
+        (
+            "default.rsyncssh, host = 'h/srv', targetdir = '/t'",
+            r#"host = "h/srv" is not the name of a host; write the directory in targetdir"#,
+        ),
+        (
+            "default.direct, target = 'host:/t'",
+            "default.direct copies on this host only, so host:/t/ is a directory of this host",
+        ),
+    ];
+    for (keys, warning) in cases {
+        let dir = Dir::new();
+        let said = said_of(&dir, &format!("sync {{ source = '@SRC@', {keys} }}"));
+        assert!(said.contains(warning), "{keys}: {said}");
+    }
+}
+
 /// Returns the output of `-explain` for a path in the only sync.
 fn explained(config: &str, path: &str) -> String {
     let dir = Dir::new();
@@ -368,6 +396,12 @@ fn explain_knows_syncs_that_do_nothing() {
     ] {
         let text = explained(&format!("sync {{ source = '@SRC@', {action} }}"), "@SRC@/x");
         assert!(text.contains(": mirrored"), "{text}");
+        let only = "only onDelete is handled";
+        assert_eq!(
+            text.contains(only),
+            action.starts_with("onDelete"),
+            "{text}"
+        );
     }
 }
 
