@@ -68,25 +68,25 @@ struct BatchWriter<'a> {
 impl BatchWriter<'_> {
     fn done(&mut self, sync: &Sync, failed: Option<&RetryEntries>) {
         let mut named = HashSet::new();
+        let has_blocked = !sync.gate.blocked().is_empty();
+        let (mut path, mut to) = (Vec::new(), Vec::new());
         for &id in &self.job.ids {
             let Some(delay) = sync.queue.get(id) else {
                 continue;
             };
-            let (path, to) = delay.paths();
+            delay.path(&mut path);
+            let to = delay.path2(&mut to).then_some(&to);
             if let Some(failed) = failed {
-                let of_entry = [Some(&path), to.as_ref()].into_iter().flatten();
-                if let Some((path, _)) = of_entry
-                    .filter_map(|path| failed.get_key_value(path))
-                    .next()
-                {
+                let mut of_entry = [Some(&path), to].into_iter().flatten();
+                if let Some((path, _)) = of_entry.find_map(|path| failed.get_key_value(path)) {
                     named.insert(path);
                     self.fail(path);
                     continue;
                 }
             }
-            if !sync.is_blocked(to.as_ref().unwrap_or(&path)) {
+            if !has_blocked || !sync.is_blocked(to.unwrap_or(&path)) {
                 let exists = self.job.existing.contains(&id);
-                self.entry(sync, delay.etype(), exists, &path, to.as_deref());
+                self.entry(sync, delay.etype(), exists, &path, to.map(Vec::as_slice));
             }
         }
         // Paths below those of the entries.
