@@ -12,11 +12,12 @@ use crate::log::escape;
 use crate::paths;
 use crate::script::{Script, SyncHandle};
 
-/// Returns the explanation of a path, one block for each sync.
+/// Returns the explanation of a path: one line for each sync of its source, or for each sync if the
+/// path is in no source.
 pub fn explained(script: &Script, path: &OsString) -> String {
     let absolute = real(Path::new(path));
     let mut text = format!("{}\n", escape(&absolute));
-    for handle in script.syncs() {
+    for handle in concerned(script.syncs(), &absolute) {
         let name = handle.sync.borrow().config.name.clone();
         text.push_str(&format!(
             "{name}: {}\n",
@@ -24,6 +25,13 @@ pub fn explained(script: &Script, path: &OsString) -> String {
         ));
     }
     text
+}
+
+/// Returns the syncs whose source contains an absolute path; all if there is none.
+pub fn concerned(syncs: Vec<Rc<SyncHandle>>, path: &[u8]) -> Vec<Rc<SyncHandle>> {
+    let has_it = |handle: &&Rc<SyncHandle>| path.starts_with(&handle.sync.borrow().config.source);
+    let found: Vec<_> = syncs.iter().filter(has_it).cloned().collect();
+    if found.is_empty() { syncs } else { found }
 }
 
 /// Returns the path as the watcher reports it: absolute, with the parent directories resolved, and

@@ -23,16 +23,11 @@ const MAX_SEARCHED: usize = 20_000;
 pub fn explained(state: &DaemonState<'_>, name: Option<&str>, path: &[u8]) -> String {
     let mut text = format!("{}\n", escape(path));
     let meant = state.syncs.iter().filter(|handle| handle.is_meant(name));
-    let has_it = |handle: &&Rc<SyncHandle>| path.starts_with(&handle.sync.borrow().config.source);
-    let mut concerned: Vec<_> = meant.clone().filter(has_it).collect();
-    if concerned.is_empty() {
-        concerned = meant.collect();
-    }
-    for handle in concerned {
+    for handle in explain::concerned(meant.cloned().collect(), path) {
         let name = handle.sync.borrow().config.name.clone();
-        let verdict = explain::verdict(state.script, handle, path);
+        let verdict = explain::verdict(state.script, &handle, path);
         text.push_str(&format!("{name}: {verdict}\n"));
-        for (key, value) in facts(state, handle, path) {
+        for (key, value) in facts(state, &handle, path) {
             text.push_str(&format!("    {key:<9}{value}\n"));
         }
     }
