@@ -4,6 +4,7 @@ use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
 use super::keys::{self, BACKUP};
+use super::rsync_args::has_extra;
 use super::{target, text_of, truthy};
 use crate::batch;
 
@@ -244,21 +245,6 @@ fn refuse_own_options(rsync: &Table) -> Result<()> {
         return Err(config_error_about("_extra", text));
     }
     Ok(())
-}
-
-/// Returns true if `_extra` has one of these options.
-fn has_extra(rsync: &Table, options: &[&str]) -> Result<bool> {
-    let Value::Table(extra) = rsync.get("_extra")? else {
-        return Ok(false);
-    };
-    for word in extra.sequence_values::<Value>() {
-        let word = text_of(&word?).unwrap_or_default();
-        let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
-        if options.iter().any(|option| option.as_bytes() == name) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn wrong(why: &str) -> mlua::Error {

@@ -18,6 +18,34 @@ const ARCHIVE_KEYS: &[&str] = &[
     "specials",
 ];
 
+/// An option for full comparisons. With the list of a batch, rsync would delete everything that is
+/// not listed.
+const DELETE_EXCLUDED: &str = "--delete-excluded";
+
+/// Returns true if `_extra` has one of these options.
+pub fn has_extra(rsync: &Table, options: &[&str]) -> Result<bool> {
+    let Value::Table(extra) = rsync.get("_extra")? else {
+        return Ok(false);
+    };
+    for word in extra.sequence_values::<Value>() {
+        let word = text_of(&word?).unwrap_or_default();
+        let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
+        if options.iter().any(|option| option.as_bytes() == name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Sets `delete_excluded` in `rsync` if the `_extra` of `given` has that option, which is not among
+/// the [`words`].
+pub fn adopt_delete_excluded(rsync: &Table, given: &Table) -> Result<()> {
+    if has_extra(given, &[DELETE_EXCLUDED])? {
+        rsync.set("delete_excluded", true)?;
+    }
+    Ok(())
+}
+
 /// Returns the arguments in this order: one word of short options, `_extra`, `--devices` or
 /// `--specials` if only one of them is on, the long options.
 ///
@@ -104,7 +132,10 @@ fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
         Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for value in extra.sequence_values::<Value>() {
-                words.push(text_of(&value?).ok_or_else(wrong)?);
+                let word = text_of(&value?).ok_or_else(wrong)?;
+                if word != DELETE_EXCLUDED.as_bytes() {
+                    words.push(word);
+                }
             }
         }
         _ => return Err(wrong()),
@@ -145,6 +176,10 @@ mod tests {
         );
         assert_eq!(computed("{ links = false, timeout = 10 }"), "--timeout=10");
         assert_eq!(computed("{}"), "");
+        assert_eq!(
+            computed("{ _extra = { '-x', '--delete-excluded', '-y' } }"),
+            "-x -y"
+        );
     }
 
     #[test]

@@ -111,8 +111,11 @@ fn files_of_an_unmounted_file_system_stay_with_direct() {
 
 #[test]
 fn files_of_an_unmounted_file_system_stay_with_delete_excluded() {
-    let more = "filter = { '+ /in/**', '- *.tmp' }, rsync = { archive = true, checksum = true, delete_excluded = true }";
-    comes_and_goes(&config(&format!("rsync, {more}")));
+    for option in ["delete_excluded = true", "_extra = { '--delete-excluded' }"] {
+        let rsync = format!("rsync = {{ archive = true, checksum = true, {option} }}");
+        let more = format!("filter = {{ '+ /in/**', '- *.tmp' }}, {rsync}");
+        comes_and_goes(&config(&format!("rsync, {more}")));
+    }
 }
 
 /// The mount is stored over restarts and reloads, until it is released.

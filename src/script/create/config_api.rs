@@ -128,6 +128,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
                     "Parameter \"rsync\" must be a table.",
                 ));
             };
+            rsync_args::adopt_delete_excluded(&rsync, &rsync)?;
             let mut words = rsync_args::words(&rsync)?;
             words.extend(backup::words(&config)?);
             lua_words(lua, &words)
@@ -198,6 +199,7 @@ fn prepare_startup(lua: &Lua, config: Table) -> Result<()> {
             _ => merged.set(key, value)?,
         }
     }
+    rsync_args::adopt_delete_excluded(&rsync, &changes)?;
     merged.set("_computed", Value::Nil)?;
     let mut words = rsync_args::words(&merged)?;
     words.extend(backup::words(&config)?);

@@ -81,6 +81,39 @@ fn startup_options_are_for_full_comparisons_only() {
     assert_eq!(calls.have("-glopstD"), (false, true));
 }
 
+/// In a batch, rsync would delete everything that is not listed.
+#[test]
+fn excluded_files_are_deleted_by_comparisons_of_everything_only() {
+    let extra = "_extra = { '--delete-excluded' },";
+    for (rsync, keys) in [
+        (extra.to_owned(), String::new()),
+        (format!("{extra} list = 'filter'"), String::new()),
+        (format!("{extra} binary = '@DIR@/wrapper'"), String::new()),
+        (
+            String::new(),
+            format!("startup = {{ rsync = {{ {extra} }} }},"),
+        ),
+    ] {
+        let calls = calls(2, "@TRG@", &rsync, &format!("exclude = '*.x', {keys}"));
+        let seen = calls.have("--delete-excluded");
+        assert_eq!(seen, (true, false), "{rsync} {keys}");
+    }
+    let dir = Dir::new();
+    dir.mkdir("d");
+    dir.write("d/f", "1");
+    dir.put("trg/b.x", "1");
+    let config = format!(
+        "sync{{ default.rsync, source = '@SRC@', target = '@TRG@', exclude = '*.x', delay = 0,
+           rsync = {{ list = 'filter', {extra} }} }}"
+    );
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_log("finished");
+    assert!(!dir.trg("b.x").exists());
+    dir.write("new", "1");
+    daemon.wait_log("Finished a list");
+    assert!(dir.trg("new").exists() && dir.trg("d/f").exists());
+}
+
 #[test]
 fn mistakes_in_startup_options_are_reported() {
     for (keys, text) in [
