@@ -1,11 +1,11 @@
-//! What a run left against what its case expects.
+//! Compares the outcome of a run with the expectations of its case.
 
 use std::collections::BTreeMap;
 
 use crate::json::Json;
 use crate::world::{Call, Outcome};
 
-/// One line for each thing that is not as expected.
+/// Returns one line for each difference.
 pub fn outcome(expect: &Json, outcome: &Outcome, files_only: bool) -> Vec<String> {
     let mut wrong = files(expect, &outcome.files);
     if outcome.late {
@@ -31,7 +31,7 @@ pub fn outcome(expect: &Json, outcome: &Outcome, files_only: bool) -> Vec<String
     wrong
 }
 
-/// Files that are missing, that should not be there, or hold something else.
+/// Adds missing, unexpected and different files.
 pub fn files(expect: &Json, files: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<String> {
     let Some(Json::Object(wanted)) = expect.get("files") else {
         return Vec::new();
@@ -52,7 +52,7 @@ pub fn files(expect: &Json, files: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<String> {
     wrong
 }
 
-/// Does a text have this part?
+/// Returns true if a text contains this part.
 pub fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
@@ -153,8 +153,8 @@ fn call(wanted: &Json, is: &Call) -> Vec<String> {
     wrong
 }
 
-/// The words with what has no order of its own put into one: letters of a word of flags, and
-/// `-o KEY=VALUE` pairs, also those within `--rsh=`.
+/// Returns the words with unordered parts sorted: the letters of combined flags, and `-o KEY=VALUE`
+/// pairs, also within `--rsh=`.
 fn ordered(wanted: &Json, words: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut words = words.to_vec();
     if wanted.on("order_free_flags") {

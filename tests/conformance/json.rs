@@ -1,5 +1,5 @@
-//! JSON as the cases have it. Texts are bytes: a name that is no UTF-8 stands in a case as
-//! lone surrogates (`\udcff` is the byte 255), which libraries refuse.
+//! JSON as in the cases. Strings are bytes: a name that is not UTF-8 is written with lone
+//! surrogates (`\udcff` is the byte 255), which libraries refuse.
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,7 +9,7 @@ pub enum Json {
     Number(f64),
     Text(Vec<u8>),
     List(Vec<Json>),
-    /// In the order written.
+    /// In the order of the text.
     Object(Vec<(String, Json)>),
 }
 
@@ -34,7 +34,7 @@ impl Json {
         }
     }
 
-    /// A list's items; of anything else none.
+    /// Returns the items of a list, or none for other values.
     pub fn items(&self) -> &[Json] {
         match self {
             Json::List(items) => items,
@@ -42,7 +42,7 @@ impl Json {
         }
     }
 
-    /// A text's bytes.
+    /// Returns the bytes of a string.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
             Json::Text(text) => Some(text),
@@ -50,7 +50,7 @@ impl Json {
         }
     }
 
-    /// A number.
+    /// Returns the number.
     pub fn number(&self) -> Option<f64> {
         match self {
             Json::Number(number) => Some(*number),
@@ -58,12 +58,12 @@ impl Json {
         }
     }
 
-    /// Is the member there and true?
+    /// Returns true if the member exists and is true.
     pub fn on(&self, key: &str) -> bool {
         self.get(key) == Some(&Json::Bool(true))
     }
 
-    /// The items of a list of texts that is a member; none if it is not there.
+    /// Returns the items of a list of strings, or none if there is no such member.
     pub fn texts(&self, key: &str) -> Vec<Vec<u8>> {
         let items = self.get(key).map_or(&[][..], Json::items);
         items

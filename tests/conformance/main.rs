@@ -1,9 +1,9 @@
-//! Cases that say what lsyncd does: a configuration, changes, and then the exact words and
-//! input of every program that is started, log lines, files and exit codes.
+//! Cases of the behaviour of lsyncd: a configuration, changes, and the exact arguments and input of
+//! each started program, log lines, files and exit codes.
 //!
-//! `cases/` has those of this project. Facts recorded from lsyncd 2.3.1 are read from the
-//! directory that `LSYNCD_GOLDEN` names, or from `../shared/golden` beside this project; where
-//! there is none, that test is skipped. Both have the same format:
+//! `cases/` contains those of this project. Facts recorded from lsyncd 2.3.1 are read from the
+//! directory in `LSYNCD_GOLDEN`, or from `../shared/golden`; without it, that test is skipped. Both
+//! have the same format:
 //!
 //! | member | |
 //! |---|---|
@@ -34,8 +34,8 @@ use std::time::Duration;
 use json::Json;
 use world::World;
 
-/// Recorded facts that do not hold here, or not wholly. A name that ends with `*` stands for
-/// all that begin so. `docs/differences.md` has the reason of each at length.
+/// Recorded facts that do not apply here, or only in part. A name that ends with `*` is a prefix.
+/// `docs/differences.md` has the reasons.
 const EXCEPTIONS: &[(&str, Holds, &str)] = &[
     (
         "direct-*",
@@ -76,7 +76,7 @@ const EXCEPTIONS: &[(&str, Holds, &str)] = &[
     ),
 ];
 
-/// What of a case binds.
+/// The part of a case that applies.
 #[derive(Clone, Copy, PartialEq)]
 enum Holds {
     /// Its calls, texts, files and exit code.
@@ -121,19 +121,19 @@ fn exceptions_have_names_of_their_own() {
     }
 }
 
-/// The program under test.
+/// Returns the program under test.
 pub fn binary() -> PathBuf {
     std::env::var_os("LSYNCD_TEST_BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
 }
 
-/// How long a condition is waited for.
+/// Returns the time after which a case gives up waiting.
 pub fn limit() -> Duration {
     let seconds = std::env::var("LSYNCD_TEST_LIMIT").ok();
     Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(120))
 }
 
-/// All cases of a directory that are selected, by name.
+/// Returns the selected cases of a directory by name.
 fn cases(folder: &Path) -> Vec<Case> {
     let selection = std::env::var("LSYNCD_CASES").unwrap_or_default();
     let selected = |name: &str| {
@@ -175,10 +175,10 @@ fn is_of(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// Plays all cases, some at the same time.
+/// Runs all cases, several at the same time.
 ///
-/// They have the delays they were recorded with, and changes meant for one batch make two
-/// on a busy machine. So a case that fails among others gets two more tries by itself.
+/// They have the delays of the recording, and changes of one batch may become two on a busy
+/// machine. A failed case is therefore tried twice more by itself.
 fn play(cases: Vec<Case>) {
     let total = cases.len();
     let (bound, free): (Vec<_>, Vec<_>) =
@@ -222,13 +222,13 @@ fn play(cases: Vec<Case>) {
     assert!(report.is_empty(), "not as expected:\n{report}");
 }
 
-/// How many cases run at the same time: most of each is waiting.
+/// Returns the number of cases at the same time; a case mostly waits.
 fn side_by_side() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (2 * processors).clamp(2, 6)
 }
 
-/// What was not as expected.
+/// Returns the differences.
 fn try_case(case: &Case) -> Vec<String> {
     let files = case.holds == Holds::Files;
     let outcome = World::new(&case.json, files)
@@ -248,7 +248,7 @@ fn try_case(case: &Case) -> Vec<String> {
     wrong
 }
 
-/// Tells the runner of the tests that this one could not be done here.
+/// Reports a test as skipped.
 fn skip(reason: &str) {
     let line = format!("SKIPPED: conformance: {reason}\n");
     eprint!("{line}");

@@ -1,5 +1,5 @@
-//! One case at work: a directory of its own, recording stand-ins in front of `PATH`, the
-//! daemon, and the operations of the case.
+//! A running case: its directory, recording stand-ins at the start of `PATH`, the daemon, and the
+//! operations of the case.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,37 +17,38 @@ use nix::unistd::Pid;
 use crate::compare;
 use crate::json::Json;
 
-/// Programs that are recorded. Those the daemon may use as tools then do their work.
+/// Recorded programs. Tools of the daemon are executed afterwards.
 const TOOLS: &[&str] = &["rsync", "ssh", "rec", "cp", "mv", "rm", "mkdir", "sh"];
 
-/// A pause in which changes may still lead to calls that are not expected.
+/// The time in which unexpected calls may still follow.
 const SETTLE: f64 = 0.6;
 
-/// What a case without the line that startup is over waits before its changes.
+/// The wait before the changes of a case whose log does not show the end of the startup.
 const STARTUP: f64 = 0.8;
 
-/// What a run of a case left.
+/// The outcome of a case.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// It did not end when it should have.
+    /// True if the daemon did not end in time.
     pub late: bool,
-    /// Exit code, minus the signal if one ended it; none where it detached.
+    /// The exit code, or the negative number of a signal; none if it detached.
     pub exit: Option<i32>,
-    /// Exit code of the process that detached from the daemon.
+    /// The exit code of the launcher of a detached daemon.
     pub launcher: Option<i32>,
-    /// What was started, in order.
+    /// The started programs in order.
     pub calls: Vec<Call>,
-    /// The most that ran at once.
+    /// The maximum number of programs at the same time.
     pub concurrent: usize,
     /// Standard output, standard error, `log` and `status` of the work directory.
     pub texts: [Vec<u8>; 4],
-    /// Is the file `pid` there?
+    /// True if the file `pid` exists.
     pub pidfile: bool,
-    /// All below `src` and `trg`: what files hold, of directories (with a slash) nothing.
+    /// Contents of all files below `src` and `trg`; directories have a trailing slash and no
+    /// contents.
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// One recorded process. Paths have placeholders.
+/// One recorded process, with placeholders for paths.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub argv: Vec<Vec<u8>>,
@@ -55,15 +56,15 @@ pub struct Call {
     pub cwd: Vec<u8>,
 }
 
-/// A case under way.
+/// A running case.
 pub struct World<'c> {
     case: &'c Json,
     root: PathBuf,
     _guard: tempfile::TempDir,
-    /// Placeholders and what they stand for, in the order they are replaced.
+    /// Placeholders and their values, in the order of replacement.
     names: Vec<(Vec<u8>, Vec<u8>)>,
     child: Option<Child>,
-    /// Only what is left in files counts, not the calls.
+    /// Only files are compared, not calls.
     files_only: bool,
 }
 
@@ -139,7 +140,7 @@ impl<'c> World<'c> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_CASE", &self.root)
             .env_remove("RSYNC_RSH")
-            // A directory that is not there: no socket unless a test asks for one.
+            // The directory does not exist, so there is no socket unless the case configures one.
             .env("RUNTIME_DIRECTORY", self.root.join("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .stdin(Stdio::null())
@@ -158,7 +159,7 @@ impl<'c> World<'c> {
             self.until(|world| world.ended().is_some());
             return Ok(());
         }
-        // With few categories logged, the first call is what can be seen of the start.
+        // With few log categories, the first call shows the start.
         self.until(|world| {
             world.ended().is_some() || world.said(b"--- Startup") || world.call_count() > 0
         });
@@ -178,7 +179,7 @@ impl<'c> World<'c> {
         Ok(())
     }
 
-    /// Until the startup transfer is over, or for some time where there is none.
+    /// Waits for the end of the startup transfer, or for some time if there is none.
     fn wait_startup(&mut self) {
         let told = self.case.get("startup_wait").and_then(Json::number);
         let end = Instant::now() + Duration::from_secs_f64(told.unwrap_or(STARTUP));
@@ -193,7 +194,7 @@ impl<'c> World<'c> {
         }
     }
 
-    /// Until all that is expected happened, and a while longer for what is not.
+    /// Waits until everything expected has happened, and then for unexpected events.
     fn wait_result(&mut self) {
         let expect = self.case.get("expect").unwrap_or(&Json::Null).clone();
         if self.files_only {
@@ -262,7 +263,7 @@ impl<'c> World<'c> {
         options.open(path)?.write_all(&self.expand(text))
     }
 
-    /// What the stand-ins of a tool are to do: files with a line for each call.
+    /// Sets the results of a stand-in, one line for each call.
     fn order(&self, tool: &[u8], orders: Option<&Json>) -> io::Result<()> {
         let Some(Json::Object(orders)) = orders else {
             return Ok(());
@@ -331,7 +332,7 @@ impl<'c> World<'c> {
 
     // ---- what there is to see
 
-    /// Waits for something. What did not come shortly after the program's end won't come.
+    /// Waits for a condition, and only shortly after the end of the program.
     fn until(&mut self, mut is_so: impl FnMut(&mut World<'c>) -> bool) -> bool {
         let mut end = Instant::now() + crate::limit();
         let mut over = false;
@@ -422,7 +423,7 @@ impl<'c> World<'c> {
         self.names.iter().fold(text.to_vec(), replaced)
     }
 
-    /// Paths that are not absolute are below the source.
+    /// Relative paths are below the source.
     fn path(&self, text: &[u8]) -> PathBuf {
         let path = self.expand(text);
         self.root.join("src").join(OsStr::from_bytes(&path))
@@ -430,7 +431,7 @@ impl<'c> World<'c> {
 }
 
 impl Drop for World<'_> {
-    /// Ends what the case started and left, found by its environment.
+    /// Ends all processes of the case, which are found by their environment.
     fn drop(&mut self) {
         let mark = [b"LSYNCD_CASE=", self.root.as_os_str().as_bytes()].concat();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -455,7 +456,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Both times: a change of one of them is no change of attributes to inotify(7).
+/// Sets both times: inotify(7) reports no change of attributes if only one is set.
 fn touch(path: &Path) -> io::Result<()> {
     let now = SystemTime::now();
     let times = fs::FileTimes::new().set_accessed(now).set_modified(now);

@@ -45,7 +45,7 @@ fn is_sent_again(code: u8) {
     });
     daemon.wait_log("Warn: Sync1: trying again in 1 s");
     daemon.wait_log("Warn: Sync1: failed 2 times in a row, trying again in ");
-    daemon.wait_for("the trouble is over in the status", |_| {
+    daemon.wait_for("the status shows no failure", |_| {
         fake.ended() == 4 && !dir.text("status").contains("trying again")
     });
     assert_eq!(daemon.terminate(), Some(143));
@@ -139,7 +139,7 @@ fn critical_exit_code_ends_one_sync_only() {
     daemon.wait_log("Error: Sync1: ended by exit code 1");
     dir.write("g", "1");
     other_is_current(&dir, &mut daemon);
-    daemon.wait_for("status tells the end", |_| {
+    daemon.wait_for("the status shows the end", |_| {
         dir.text("status").contains("Ended by exit code 1.")
     });
     assert_eq!(fake.calls().len(), 2);

@@ -38,7 +38,7 @@ fn too_much_at_once(config: &str) {
         fs::rename(dir.src(format!("d{n}")), dir.path(format!("d{n}"))).unwrap();
     }
     daemon.wait_log("6 entries would be deleted on the target, more than 5");
-    daemon.wait_for("the status says so", |_| {
+    daemon.wait_for("the status shows it", |_| {
         dir.text("status").contains("Halted: 6 entries")
     });
     assert!(dir.trg("d1/f").exists());
@@ -247,7 +247,7 @@ fn a_failed_dry_run_starts_no_transfer() {
             // Neither does the transfer start after an error that ends a sync.
             daemon.wait_log(told);
         } else {
-            daemon.wait_for("it is tried again", |daemon| {
+            daemon.wait_for("it is retried", |daemon| {
                 daemon.log().matches(told).count() > 1
             });
         }

@@ -52,7 +52,7 @@ fn a_whole_file_system_is_watched_with_one_mark() {
     );
     wait_target(&dir, &mut daemon, "a/b/g", "22\n");
     wait_target(&dir, &mut daemon, "c/d/e/f", "333\n");
-    daemon.wait_for("the status tells it", |_| {
+    daemon.wait_for("the status shows it", |_| {
         dir.text("status")
             .contains("Watched with fanotify: the root of a file system")
     });
@@ -342,7 +342,7 @@ fn two_sources_on_one_file_system_get_their_own_changes() {
     daemon.wait_for("it is in the other", |_| second("d/f") && second("link"));
     inside(&dir, &daemon, "mv @SRC@/two/d @SRC@/one/e");
     wait_target(&dir, &mut daemon, "e/f", "1\n");
-    daemon.wait_for("it has left the other", |_| !second("d"));
+    daemon.wait_for("it is deleted on the other", |_| !second("d"));
 }
 
 #[test]

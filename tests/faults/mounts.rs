@@ -75,7 +75,7 @@ fn comes_and_goes(config: &str) {
     daemon.wait_log("its files on the target are kept");
     settled(&dir, &mut daemon, "s1");
     stays(&dir);
-    daemon.wait_for("the status file tells", |_| {
+    daemon.wait_for("the status file shows it", |_| {
         dir.text("status").contains("in is not mounted, its files")
     });
     // The mount point is an ordinary directory now.
@@ -92,7 +92,7 @@ fn comes_and_goes(config: &str) {
     inside(&dir, &daemon, BIND);
     daemon.wait_log("is mounted again");
     has(&dir, &mut daemon, "in/a", "2\n");
-    daemon.wait_for("what was deleted is", |_| {
+    daemon.wait_for("the deletion is sent", |_| {
         !dir.trg("in/b").exists() && dir.trg("in/new").exists() && !dir.trg("in/under").exists()
     });
     inside(&dir, &daemon, "echo 3 > @SRC@/in/c");
@@ -223,7 +223,7 @@ fn a_target_that_is_not_mounted_is_left_alone() {
         daemon.wait_log("trg, the mount point of the target, is not");
         dir.rm("f");
         inside(&dir, &daemon, mount);
-        daemon.wait_for("it goes on", |_| on_disk("g") && !on_disk("f"));
+        daemon.wait_for("it continues", |_| on_disk("g") && !on_disk("f"));
         assert_eq!(daemon.terminate(), Some(143));
         drop(daemon);
 

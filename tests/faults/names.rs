@@ -199,7 +199,7 @@ fn is_told(actions: &str) {
         let source = dir.expand("@SRC@").into_bytes();
         expected.push([path.clone(), [source, b"//".to_vec(), path].concat()]);
     }
-    daemon.wait_for("all names were told", |_| {
+    daemon.wait_for("all names were reported", |_| {
         let got = got();
         expected
             .iter()
@@ -213,7 +213,7 @@ fn is_told(actions: &str) {
     for (n, name) in names().iter().enumerate() {
         dir.mv(name, format!("moved{n}"));
     }
-    daemon.wait_for("all moves were told", |_| {
+    daemon.wait_for("all moves were reported", |_| {
         let got = got();
         names().iter().enumerate().all(|(n, name)| {
             let words = [

@@ -123,7 +123,7 @@ fn files_protected_by_options_of_the_user_stay_and_delay_nothing() {
         fs::write(dir.trg("d/deep/x.keep"), "").unwrap();
         replace(&dir, false);
         dir.write("other", "1");
-        daemon.wait_for("it is told", |daemon| {
+        daemon.wait_for("it is reported", |daemon| {
             dir.ctl(&["retry"]).output().unwrap();
             daemon.log().contains(TOLD)
         });

@@ -61,8 +61,10 @@ fn after(
     says(dir, 2, lines);
     let mut daemon = Daemon::new(dir, config).start_and_settle();
     write_at_once(dir, &daemon, names);
-    daemon.wait_for("so many calls", |_| fake.ended() >= calls + 2);
-    daemon.wait_for("nothing is owed", |_| {
+    daemon.wait_for("the expected number of calls", |_| {
+        fake.ended() >= calls + 2
+    });
+    daemon.wait_for("nothing is pending or retried", |_| {
         let status = dir.text("status");
         status.contains("There are 0 delays") && !status.contains("trying again")
     });
@@ -181,7 +183,7 @@ fn more_failed_paths_than_max_pending_cause_a_full_comparison() {
         for name in &names[8..] {
             dir.write(name, "1");
         }
-        daemon.wait_for("nothing is owed", |_| {
+        daemon.wait_for("nothing is pending or retried", |_| {
             let status = dir.text("status");
             fake.ended() >= 4
                 && status.contains("There are 0 delays")
@@ -245,7 +247,7 @@ fn a_path_that_cannot_be_sent_does_not_delay_the_others() {
         dir.write("big", "123456");
         dir.write("small", "1");
         daemon.cont();
-        daemon.wait_for("all went", |_| {
+        daemon.wait_for("all were sent", |_| {
             fake.ended() >= 4 && !dir.text("status").contains("trying again")
         });
         let calls: Vec<_> = fake.calls().iter().skip(1).map(listed).collect();
@@ -267,7 +269,7 @@ fn failures_of_a_full_comparison_are_retried() {
         fake.exits(&[23, 0]);
         says(&dir, 1, &[line, SUMMARY]);
         let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
-        daemon.wait_for("it was tried again", |_| {
+        daemon.wait_for("it was retried", |_| {
             fake.ended() == 2 && !dir.text("status").contains("trying again")
         });
         assert_eq!(listed(&fake.calls()[1]), expected, "{}", daemon.log());
@@ -322,10 +324,10 @@ fn after_failures_of_all_kinds_the_target_is_equal() {
         for n in 0..6 {
             dir.write(format!("f{n}"), format!("{round}{n}"));
         }
-        daemon.wait_for("a call more", |_| fake.ended() > round + 1);
+        daemon.wait_for("another call", |_| fake.ended() > round + 1);
     }
     daemon.wait_equal();
-    daemon.wait_for("nothing is owed", |_| {
+    daemon.wait_for("nothing is pending or retried", |_| {
         let status = dir.text("status");
         status.contains("There are 0 delays") && !status.contains("trying again")
     });
@@ -354,7 +356,7 @@ fn contents_of_a_directory_that_could_not_be_made_are_sent_again() {
     daemon.stop();
     dir.mkdir("in/b");
     write_at_once(&dir, &daemon, &names);
-    daemon.wait_for("it was tried again", |_| {
+    daemon.wait_for("it was retried", |_| {
         fake.ended() == 3 && !dir.text("status").contains("trying again")
     });
     let mut again = listed(&fake.calls()[2]);

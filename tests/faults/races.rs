@@ -80,7 +80,7 @@ fn an_overflow_leaves_other_work_alone() {
             dir.write("g", "");
         }
         daemon.cont();
-        daemon.wait_for("the overflow is told", |daemon| {
+        daemon.wait_for("the overflow is reported", |daemon| {
             daemon.log().matches("OVERFLOW").count() >= round
         });
     }
@@ -126,11 +126,11 @@ fn mounted_over_a_watched_directory() {
     }
     dir.write("d/g", "in the mount");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for("what is mounted is mirrored", |_| {
+    daemon.wait_for("the mounted files are mirrored", |_| {
         dir.trg("d/g").exists() && !dir.trg("d/f").exists()
     });
     dir.write("d/h", "seen");
-    daemon.wait_for("and watched", |_| dir.trg("d/h").exists());
+    daemon.wait_for("the source is watched", |_| dir.trg("d/h").exists());
     umount2(&place, MntFlags::MNT_DETACH).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.wait_equal();
@@ -219,7 +219,7 @@ fn five_hundred_children() {
         daemon.log().matches("Finished Create").count() == 500
     });
     dir.mkdir("one more");
-    daemon.wait_for("it goes on", |daemon| {
+    daemon.wait_for("it continues", |daemon| {
         daemon.log().matches("Finished Create").count() == 501
     });
 }

@@ -87,7 +87,7 @@ fn unchanged_syncs_are_not_affected() {
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
 
     fake.release();
-    daemon.wait_for("what waited is sent", |_| fake.ended() == 3);
+    daemon.wait_for("waiting changes are sent", |_| fake.ended() == 3);
     assert!(fake.calls()[2].lists("/g"));
     dir.write("ignored.tmp", "");
     dir.write("h", "1");
@@ -198,7 +198,7 @@ fn a_broken_configuration_changes_nothing() {
     for (n, text) in broken.iter().enumerate() {
         configure(&dir, text);
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_for("it is told", |daemon| {
+        daemon.wait_for("it is reported", |daemon| {
             daemon
                 .log()
                 .matches("previous configuration stays in force")
@@ -256,7 +256,7 @@ fn hup_keeps_watches_and_what_is_pending() {
     );
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("--- HUP signal, resetting ---");
-    daemon.wait_for("what was pending is sent", |_| fake.ended() == 1);
+    daemon.wait_for("pending changes are sent", |_| fake.ended() == 1);
     let call = &fake.calls()[0];
     assert!(call.lists("/a/b/f") && call.lists("/d/"));
     assert_eq!(watches(&daemon), before);
@@ -276,7 +276,7 @@ fn a_broken_configuration_at_hup_changes_nothing() {
     configure(&dir, "sync{");
     for round in 2..4 {
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_for("it started up again", |_| fake.ended() == round);
+        daemon.wait_for("the startup transfer ran again", |_| fake.ended() == round);
     }
     dir.write("f", "1");
     daemon.wait_for("changes are sent", |_| fake.ended() == 4);
@@ -333,7 +333,7 @@ sync{{ default.rsync, source = "@SRC@", target = "@DIR@/checked", delay = 0.1{ro
         configure(&dir, &format!("{settings}{}", other(&dir, 2, "")));
         daemon.signal(Signal::SIGHUP);
         is_current(&dir, &mut daemon, 2);
-        daemon.wait_for("their threads have gone with them", |daemon| {
+        daemon.wait_for("their threads have ended", |daemon| {
             threads(daemon, "direct") == 0 && threads(daemon, "check") == 0
         });
     }
@@ -356,7 +356,7 @@ sync{ default.direct, name = "ends", source = "@SRC@", target = "@TRG@", delay =
     dir.put("trg", "");
     dir.write("f", "1");
     daemon.wait_log("ends: ended by exit code");
-    daemon.wait_for("its thread has gone", |daemon| {
+    daemon.wait_for("its thread has ended", |daemon| {
         threads(daemon, "direct") == 0
     });
     is_current(&dir, &mut daemon, 2);

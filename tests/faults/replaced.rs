@@ -77,7 +77,7 @@ fn is_held(dir: &Dir, daemon: &mut Running<'_>) {
             String::from_utf8_lossy(&said).contains(HALTED)
         });
     }
-    daemon.wait_for("the status file tells", |_| {
+    daemon.wait_for("the status file shows it", |_| {
         dir.text("status").contains("Halted: an empty directory")
     });
     assert!(dir.trg("f").exists() && dir.trg("d/g").exists(), "wiped");
@@ -292,7 +292,7 @@ fn a_directory_with_excluded_files_only_is_held() {
         is_held(&dir, &mut daemon);
         dir.write("new", "3");
         daemon.wait_log("another directory is in the place of the source, comparing everything");
-        daemon.wait_for("it goes on", |_| {
+        daemon.wait_for("it continues", |_| {
             dir.trg("new").exists() && !dir.trg("f").exists()
         });
     }
@@ -310,7 +310,7 @@ fn each_of_several_targets_is_held() {
         daemon.wait_same("src", "trg2", false);
         replace(&dir);
         is_held(&dir, &mut daemon);
-        daemon.wait_for("both say so", |daemon| {
+        daemon.wait_for("both report it", |daemon| {
             daemon.log().matches(HALTED).count() >= 2
         });
         assert!(dir.path("trg2/f").exists(), "wiped");
@@ -356,7 +356,7 @@ fn a_release_accepts_the_empty_source() {
             daemon.wait_same("src", "trg", false);
         }
         dir.write("new", "3");
-        daemon.wait_for("it goes on", |_| dir.trg("new").exists());
+        daemon.wait_for("it continues", |_| dir.trg("new").exists());
         assert_eq!(daemon.terminate(), Some(143));
         drop(daemon);
         // The new directory is accepted, so it may be emptied.

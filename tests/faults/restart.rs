@@ -175,7 +175,9 @@ fn change_in_the_second_of_the_last_transfer_before_the_stop() {
         assert_eq!(daemon.terminate(), Some(143));
         let mut daemon = start(&dir, &config("100000"));
         write("2");
-        daemon.wait_for("it knows", |daemon| daemon.log().contains("Modify"));
+        daemon.wait_for("the state is stored", |daemon| {
+            daemon.log().contains("Modify")
+        });
         assert_eq!(daemon.terminate(), Some(143));
         let mut daemon = start(&dir, &config("0.2"));
         daemon.wait_for("it was sent", |_| fs::read(dir.trg("f")).unwrap() == b"2");

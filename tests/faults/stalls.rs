@@ -142,9 +142,11 @@ sync{
             let value = line.strip_prefix(&format!("lsyncd_stalled_seconds{{sync=\"{name}\"}} "));
             value.is_some_and(|value| value.parse::<f64>().unwrap() >= 30.0)
         };
-        daemon.wait_for("metrics tell", |_| dir.text("metrics").lines().any(stalled));
+        daemon.wait_for("the metrics show it", |_| {
+            dir.text("metrics").lines().any(stalled)
+        });
     }
-    daemon.wait_for("the status tells", |_| {
+    daemon.wait_for("the status shows it", |_| {
         dir.text("status").matches("Stalled: process ").count() == KINDS.len()
     });
     for pid in ["hook.pid", "own.pid"] {

@@ -117,7 +117,7 @@ sync{{
             log.contains("1 path too large for the target, comparing smaller files"),
             "{log}"
         );
-        daemon.wait_for("everything is owed", |daemon| {
+        daemon.wait_for("the skipped files are reported", |daemon| {
             daemon
                 .log()
                 .contains("files too large for the target were skipped;")
@@ -125,7 +125,7 @@ sync{{
         assert!(!dir.trg("a/big").exists());
         dir.write("a/big", "it fits");
         dir.rm("b/bigger");
-        daemon.wait_for("nothing is owed", |_| {
+        daemon.wait_for("nothing is pending or retried", |_| {
             let status = dir.text("status");
             status.contains("There are 0 delays") && !status.contains("again in")
         });
@@ -154,7 +154,7 @@ fn contents_of_an_unreadable_new_directory_are_sent_later() {
         fs::create_dir(dir.src("d/sub")).unwrap();
         fs::write(dir.src("d/sub/f"), "1").unwrap();
         // A recursive call fails by itself.
-        daemon.wait_for("it is owed", |daemon| {
+        daemon.wait_for("it is reported as failed", |daemon| {
             let log = daemon.log();
             log.contains("new directories that cannot be read: 1;") || log.contains("retrying")
         });

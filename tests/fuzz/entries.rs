@@ -1,5 +1,5 @@
-//! What a fuzzer calls: one function for each thing that reads what others wrote. None may
-//! panic or take long, whatever the bytes.
+//! The entries of the fuzzers: one function for each parser of external input. None may panic or
+//! take long for any input.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -31,13 +31,13 @@ pub fn fanotify(bytes: &[u8]) {
 pub fn filter(bytes: &[u8]) {
     let mut filter = Filter::default();
     for rule in parse_filter_file(bytes).unwrap_or_default() {
-        // A rule that is none is told.
+        // An invalid rule is an error.
         let _ = filter.append_rule(&rule);
     }
     ask(&filter, bytes);
 }
 
-/// A file of excludes, likewise.
+/// A file of excludes, then its lines as paths.
 pub fn excludes(bytes: &[u8]) {
     let mut filter = Filter::default();
     for pattern in parse_exclude_file(bytes) {
@@ -65,8 +65,7 @@ pub fn crontab(bytes: &[u8]) {
     }
 }
 
-/// A line of whoever asks the control socket. What is understood is understood again from its
-/// own line.
+/// A request of the control socket. A valid request is valid again after it was written.
 pub fn requests(bytes: &[u8]) {
     if let Ok(verb) = Request::parse(bytes) {
         let line = Request::new(verb.clone()).line();
@@ -74,7 +73,7 @@ pub fn requests(bytes: &[u8]) {
     }
 }
 
-/// What rsync, here or at the other end, says.
+/// Output of rsync.
 pub fn output(bytes: &[u8]) {
     let mut totals = RsyncTotals::default();
     for line in bytes.split(|&byte| byte == b'\n') {
@@ -85,8 +84,8 @@ pub fn output(bytes: &[u8]) {
     }
 }
 
-/// A configuration. The bytes choose keys and values and are never Lua themselves: a fuzzer
-/// would sooner or later find `os.remove`.
+/// A configuration. The bytes select keys and values and are not Lua code: a fuzzer would find
+/// `os.remove`.
 pub fn config(bytes: &[u8]) {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("config.lua");
@@ -154,7 +153,7 @@ const SETTINGS: [&str; 10] = [
     "pidfile",
 ];
 
-/// A table of settings and a sync, made of what the bytes say.
+/// Returns a table of settings and a sync that the bytes select.
 fn lua(bytes: &[u8], source: &str) -> String {
     let mut bytes = bytes.iter().copied();
     let kinds = ["rsync", "rsyncssh", "direct"];

@@ -1,12 +1,12 @@
 //! The entries of the fuzzers on a stable compiler: the corpus as it is, then mutations of it.
 //!
-//! `LSYNCD_TEST_FUZZ` is for how many seconds each entry is tried (a thousand mutations
-//! without it), `LSYNCD_TEST_SEED` repeats a run. Bytes that make an entry panic are left in
-//! the directory for temporary files and belong into `tests/fuzz/corpus` when it is mended.
+//! `LSYNCD_TEST_FUZZ` is the duration of each entry in seconds (default: a thousand mutations);
+//! `LSYNCD_TEST_SEED` repeats a run. Input that makes an entry panic is written to the directory
+//! for temporary files. Add it to `tests/fuzz/corpus` with the fix.
 //!
-//! `tests/fuzz/run.sh` gives the same entries to cargo-fuzz (`cargo install cargo-fuzz`), which
-//! is guided by what they reach and finds much more: minutes of it belong before a release and
-//! behind a change of what reads foreign bytes. It works with a stable compiler as well.
+//! `tests/fuzz/run.sh` runs the same entries with cargo-fuzz (`cargo install cargo-fuzz`), which is
+//! guided by coverage and finds more. Run it for some minutes before a release and after a change
+//! of a parser. It works with a stable compiler as well.
 
 // clippy.toml allows these in test functions only.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use support::random::{Random, number, seed};
 
-/// A few bytes changed, put in, taken out, repeated, or taken from another of the corpus.
+/// Changes, inserts, removes or repeats a few bytes, or copies them from another file of the
+/// corpus.
 fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     for _ in 0..=random.below(5) {
         let at = random.below(bytes.len() + 1);

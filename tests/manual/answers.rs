@@ -1,4 +1,4 @@
-//! Each question of `docs/how-do-i.md` has a test that tries its answer, and the tests are there.
+//! Each question of `docs/how-do-i.md` has an existing test of its answer.
 
 use std::fs;
 
@@ -6,10 +6,10 @@ use crate::differences::exists;
 use crate::site::project;
 
 /// The tests that run the examples of the answers, and others that run commands of the documents.
-const EXAMPLE: &str = "manual::examples::of_the_answers_run";
+const EXAMPLE: &str = "manual::examples::examples_of_the_answers_run";
 const DOCUMENTED: &str = "e2e::mirror::documented";
 
-/// The questions in their order, and the tests that try the answer.
+/// The questions in their order, and the tests of their answers.
 const ANSWERS: &[(&str, &[&str])] = &[
     (
         "Exclude a directory everywhere",
@@ -122,7 +122,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
         "Run it in a container, with Compose or as a sidecar",
         &[
             "tests/system/container.sh",
-            "manual::examples::of_the_scenarios_run",
+            "manual::examples::examples_of_the_scenarios_run",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-//! The tests that `docs/differences.md` names are there.
+//! The tests that `docs/differences.md` names exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::site::{files_below, project};
 
 #[test]
-fn tests_that_are_named_exist() {
+fn named_tests_exist() {
     let text = fs::read_to_string(project("docs/differences.md")).unwrap();
     let rows = text
         .lines()
@@ -17,7 +17,7 @@ fn tests_that_are_named_exist() {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         let mut place = String::new();
         for test in tests.split('`').skip(1).step_by(2) {
-            // In the module of the one before.
+            // In the module of the previous test.
             let test = match test.strip_prefix("…::") {
                 Some(name) => format!("{place}::{name}"),
                 None => test.to_owned(),
@@ -35,8 +35,8 @@ fn tests_that_are_named_exist() {
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
 
-/// Is there a program, a module or a function of this name? One that ends with `…` is the
-/// beginning of a name; a script has its path.
+/// Returns true if there is a program, module or function of this name. A name that ends with `…`
+/// is a prefix; a script has its path.
 pub fn exists(test: &str) -> bool {
     if test.ends_with(".sh") {
         return project(test).is_file();
@@ -63,7 +63,7 @@ pub fn exists(test: &str) -> bool {
             Some(beginning) => format!("fn {beginning}"),
             None => format!("fn {part}("),
         };
-        // Macros make test functions as well, each from a line with its name.
+        // Macros define test functions as well, each by a line with its name.
         let others = [format!("mod {part}"), format!("\n    {part} ")];
         if !sources.contains(&wanted) && !others.iter().any(|other| sources.contains(other)) {
             return false;
@@ -72,7 +72,7 @@ pub fn exists(test: &str) -> bool {
     true
 }
 
-/// The files of a module: its own, and all in its directory.
+/// Returns the files of a module: its own, and all in its directory.
 fn module(path: &Path) -> Option<Vec<PathBuf>> {
     let mut files = files_below(path);
     let own = path.with_extension("rs");

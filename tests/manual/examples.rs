@@ -1,40 +1,40 @@
-//! Runs each `lua` block of the manual, of its answers, of the scenarios and of the README.
+//! Runs each `lua` block of the manual, the answers, the scenarios and the README.
 //!
-//! One that is a part of a `sync{}` is put into one. Where `default.…` sends to `/backup`, the
-//! files have to arrive there, at the start and when they change; where commands or functions
-//! are called, they have to be called for a change. A comment before a block says otherwise:
-//! `<!-- test: accepted -->` has it started only, `<!-- needs: … -->` not even that.
+//! A part of a `sync{}` is completed. If `default.…` sends to `/backup`, the files must arrive
+//! there, at the start and after a change; commands and functions must be called for a change. A
+//! comment before a block changes this: `<!-- test: accepted -->` only starts the block, `<!--
+//! needs: … -->` skips it.
 
 use std::fs;
 
 use crate::site::{Site, files_below, project};
 use crate::support::dir::skip;
 
-/// An example and where it stands.
+/// An example and its position.
 struct Example {
     place: String,
     text: String,
-    /// What is said of it in comments.
+    /// The comments before it.
     remarks: Vec<String>,
 }
 
 #[test]
-fn of_the_manual_run() {
+fn examples_of_the_manual_run() {
     run_all(examples("docs/configuration.md"));
 }
 
 #[test]
-fn of_the_checks_run() {
+fn examples_of_check_md_run() {
     run_all(examples("docs/check.md"));
 }
 
 #[test]
-fn of_the_answers_run() {
+fn examples_of_the_answers_run() {
     run_all(examples("docs/how-do-i.md"));
 }
 
 #[test]
-fn of_the_scenarios_run() {
+fn examples_of_the_scenarios_run() {
     let pages = fs::read_dir(project("docs/scenarios")).unwrap();
     let mut names: Vec<_> = pages
         .map(|page| page.unwrap().file_name().into_string().unwrap())
@@ -47,10 +47,10 @@ fn of_the_scenarios_run() {
 }
 
 #[test]
-fn of_the_readme_run() {
+fn examples_of_the_readme_run() {
     let mut examples = examples("README.md");
     for example in &mut examples {
-        // There source and target have the same name on two hosts.
+        // In the README, source and target have the same name on two hosts.
         example.text = example.text.replace("_host:/data/", "_host:/backup/");
     }
     run_all(examples);
@@ -89,12 +89,12 @@ fn run(example: &Example) {
         || !example.text.contains("sync");
     if mirrors {
         site.wait("first transfer", |site| arrived(site, "hello"));
-        // One of them goes where a filter or `subdirs` keeps the other back.
+        // A filter or `subdirs` may exclude one of the two files.
         site.write("/data/www/public/later.txt", "later");
         site.write("/data/www/later.txt", "later");
         site.wait("second transfer", |site| arrived(site, "later.txt"));
     } else {
-        // Whether the watch is there already can't be seen from outside, so another one each time.
+        // The test cannot see if the watch is set, so it creates files until one arrives.
         site.wait_said("--- Startup ---");
         let mut number = 0;
         site.wait("word of a change", |site| {
@@ -117,7 +117,7 @@ fn arrived(site: &Site, name: &str) -> bool {
     below.iter().any(|file| file.ends_with(name))
 }
 
-/// A configuration of its own, whatever part of one an example is.
+/// Completes an example to a configuration.
 fn whole(text: &str) -> String {
     let lines = || {
         text.lines()

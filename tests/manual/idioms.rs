@@ -1,5 +1,5 @@
-//! Configurations as people have them: each is run on a small tree, the tree is changed in
-//! all the usual ways, and in the end the target has to hold what the source holds.
+//! Typical configurations: each is run on a small tree, the tree is changed in all usual ways, and
+//! in the end the target must equal the source.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,24 +11,24 @@ mod layers;
 mod lua;
 mod transfers;
 
-/// A configuration and what is to come of it.
+/// A configuration and the expected result.
 pub struct Idiom {
     site: Site,
     config: &'static str,
     /// Sources and their targets.
     pairs: Vec<(&'static str, &'static str)>,
-    /// Names that are excluded: at the source, and not at the target.
+    /// Excluded names, which exist in the source only.
     hidden: Vec<&'static str>,
-    /// What is there at the start goes over at once.
+    /// True if a startup transfer runs.
     startup: bool,
-    /// What only the target has, or what is deleted, stays there.
+    /// True if nothing is deleted on the target.
     keeps: bool,
-    /// Something else that has to be there before the end.
+    /// A file that must exist at the end.
     until: Option<&'static str>,
 }
 
 impl Idiom {
-    /// A mirror of `/data/www` in `/backup/www` unless told otherwise.
+    /// Returns a mirror of `/data/www` in `/backup/www`; [`Idiom::pair`] changes both.
     pub fn new(config: &'static str) -> Idiom {
         Idiom {
             site: Site::new(),
@@ -79,7 +79,7 @@ impl Idiom {
         self
     }
 
-    /// Runs it to the end and returns what is left.
+    /// Runs the configuration to the end and returns the site.
     pub fn run(mut self) -> Site {
         if self.pairs.is_empty() {
             self.pairs.push(("/data/www", "/backup/www"));
@@ -113,7 +113,7 @@ impl Idiom {
         self.site
     }
 
-    /// Writes a file until it is at the target: from then on all is noticed.
+    /// Writes a file until it arrives: from then on the source is watched.
     fn wait_for_watches(&mut self) {
         for (source, target) in self.pairs.clone() {
             self.site.wait("the first change", |site| {
@@ -123,7 +123,7 @@ impl Idiom {
         }
     }
 
-    /// Everything that usually happens to files. What only the start sends is left alone.
+    /// Makes all usual changes. Files that only the startup sends are not changed.
     fn change(&self, source: &str) {
         let at = |name: &str| self.site.path(&format!("{source}/{name}"));
         let write = |name: &str, text: &str| self.site.write(&format!("{source}/{name}"), text);
@@ -174,10 +174,10 @@ impl Idiom {
     }
 }
 
-/// What is there before the daemon is.
+/// Files from before the start.
 const ONLY_AT_THE_START: &[&str] = &["hello", "public", "old"];
 
-/// Relative paths of all files and what they hold.
+/// Returns the contents of all files by relative path.
 fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files_below(root)
         .into_iter()

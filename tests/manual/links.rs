@@ -1,4 +1,4 @@
-//! Links of documents to headings lead to a heading.
+//! Links of documents to headings are valid.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::site::{files_below, project};
 
 #[test]
-fn to_headings_are_valid() {
+fn links_to_headings_are_valid() {
     let mut documents = files_below(&project("docs"));
     let top = fs::read_dir(project("")).unwrap();
     documents.extend(top.flatten().map(|entry| entry.path()));

@@ -1,5 +1,5 @@
-//! The head file of each room names its files, docs/architecture.md every room and every dependency;
-//! the manual pages, the help and the completions every option.
+//! The `mod.rs` of each room lists its files, docs/architecture.md lists every room and dependency,
+//! and the manual pages, the help texts and the completions contain every option.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(project(path)).unwrap()
 }
 
-/// Whether the word is in the text on its own, and not a part of another.
+/// Returns true if the text contains the word, not only as a part of another word.
 fn names(text: &str, word: &str) -> bool {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.match_indices(word).any(|(at, _)| {
@@ -121,7 +121,7 @@ fn every_room_lists_its_files() {
 }
 
 #[test]
-fn has_a_row_for_each_room() {
+fn the_map_has_a_row_for_each_room() {
     let map = text("docs/architecture.md");
     let rooms = map.split("## ").find(|part| part.starts_with("The rooms"));
     let rows = rooms.unwrap().lines().filter_map(|line| {
@@ -140,7 +140,7 @@ fn has_a_row_for_each_room() {
 }
 
 #[test]
-fn names_every_dependency() {
+fn the_map_names_every_dependency() {
     let map = text("docs/architecture.md");
     let reasons = map.split("## Dependencies").nth(1).unwrap();
     let cargo = text("Cargo.toml");
@@ -180,7 +180,7 @@ fn options_are_in_the_help_the_page_and_the_completions() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("b\"")?.split_once("\" =>"))
         .map(|(name, _)| name.to_owned())
-        // What does nothing need not be found.
+        // An option without effect is not documented.
         .filter(|name| name != "runner")
         .collect();
     assert!(options.iter().any(|name| name == "check"), "{options:?}");
@@ -203,7 +203,7 @@ fn options_are_in_the_help_the_page_and_the_completions() {
 
 /// The alert rules are valid, and fire in the situations that their tests describe.
 #[test]
-fn alert_rules_do_what_their_tests_say() {
+fn alert_rules_pass_their_tests() {
     let run = |words: &[&str]| {
         std::process::Command::new("promtool")
             .args(words)
@@ -254,7 +254,7 @@ fn a_room_calls_only_those_below_it() {
         }
         for file in files.iter().filter(|file| file.is_file()) {
             let all = fs::read_to_string(file).unwrap_or_default();
-            // Tests may call anything.
+            // Tests may use all rooms.
             let code = all.split("#[cfg(test)]\nmod ").next().unwrap();
             let lines = code
                 .lines()

@@ -1,4 +1,4 @@
-//! What packages contain, and what is set in one place only.
+//! The contents of packages, and values that are set in one place only.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ fn setting(key: &str) -> String {
     value.unwrap().trim_matches(['[', ']', '"']).to_owned()
 }
 
-/// The files of a package: where each of the tree is installed.
+/// Returns the files of a package with their installed paths.
 fn installed(kind: &str) -> BTreeMap<PathBuf, PathBuf> {
     let cargo = text("Cargo.toml");
     let mut files = BTreeMap::new();
@@ -72,7 +72,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn contain_what_their_documents_link_to() {
+fn packages_contain_the_files_that_their_documents_link_to() {
     let mut missing = Vec::new();
     for kind in ["deb", "rpm"] {
         let files = installed(kind);
@@ -96,7 +96,7 @@ fn contain_what_their_documents_link_to() {
                 }
             }
         }
-        // Pages name files of the package by their places.
+        // Pages name files of the package by their installed paths.
         for (source, _) in files
             .iter()
             .filter(|(source, _)| source.starts_with("docs"))
@@ -115,7 +115,7 @@ fn contain_what_their_documents_link_to() {
 }
 
 #[test]
-fn the_same_documents_are_in_both() {
+fn both_packages_contain_the_same_documents() {
     let documents = |kind| {
         let files = installed(kind);
         let is_document = |file: &&PathBuf| file.starts_with("/usr/share/doc");
@@ -129,7 +129,7 @@ fn the_same_documents_are_in_both() {
 }
 
 #[test]
-fn maintainer_and_home_page_stand_in_one_file() {
+fn maintainer_and_home_page_are_set_in_one_file() {
     let maintainer = setting("authors");
     let address = maintainer.split(['<', '>']).nth(1).unwrap();
     let home = setting("homepage");
@@ -158,7 +158,7 @@ fn maintainer_and_home_page_stand_in_one_file() {
         }
     }
     named.sort();
-    // The changelog says who made a release, and the README where the repository is.
+    // The changelog names the maintainer of a release, and the README the repository.
     let expected = [
         ("Cargo.toml", "the home page"),
         ("Cargo.toml", "the maintainer"),

@@ -1,5 +1,5 @@
-//! A machine in small: `/data`, `/backup`, `/etc/lsyncd`, `/var/log/lsyncd` and an `ssh` to
-//! `backup.example.org`, all below one temporary directory, and a daemon at work there.
+//! A small host: `/data`, `/backup`, `/etc/lsyncd`, `/var/log/lsyncd` and an `ssh` to
+//! `backup.example.org`, all below one temporary directory, and a daemon.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::support::daemon::binary;
 use crate::support::dir::limit;
 use crate::support::script::write_script;
 
-/// What is in front of every path, and the names of it in texts.
+/// The directories that texts name, each of which is below the temporary directory.
 const PLACES: &[&str] = &[
     "/data/",
     "/backup/",
@@ -31,7 +31,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Sources `/data/www` and `/data/wiki`, each with `hello` and `public/hello`.
+    /// Creates the sources `/data/www` and `/data/wiki`, each with `hello` and `public/hello`.
     pub fn new() -> Site {
         let guard = tempfile::Builder::new().prefix("lm").tempdir().unwrap();
         let root = guard.path().canonicalize().unwrap();
@@ -55,12 +55,12 @@ impl Site {
         site
     }
 
-    /// A path of the site.
+    /// Returns a path of the site.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(&path[1..])
     }
 
-    /// A text with the site's paths in place of those it names.
+    /// Replaces the directories in a text by those of the site.
     pub fn expand(&self, text: &str) -> String {
         let root = self.root.to_str().unwrap();
         PLACES.iter().fold(text.to_owned(), |text, place| {
@@ -68,7 +68,7 @@ impl Site {
         })
     }
 
-    /// Writes a file, and the directories on the way.
+    /// Writes a file and its parent directories.
     pub fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -79,7 +79,7 @@ impl Site {
         write_script(&self.path(path), &self.expand(text));
     }
 
-    /// What a file holds; nothing if it is not there.
+    /// Returns the contents of a file, or nothing if it does not exist.
     pub fn text(&self, path: &str) -> String {
         let text = fs::read(self.path(path)).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
@@ -99,7 +99,7 @@ impl Site {
             .env("HOME", &self.root)
             .env("LC_ALL", "C")
             .env_remove("RSYNC_RSH")
-            // A directory that is not there: no socket unless a test asks for one.
+            // The directory does not exist, so there is no socket unless the test configures one.
             .env("RUNTIME_DIRECTORY", self.root.join("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .current_dir(&self.root)
@@ -111,12 +111,12 @@ impl Site {
         self.daemon = Some(daemon);
     }
 
-    /// All the daemon said.
+    /// Returns the output of the daemon.
     pub fn said(&self) -> String {
         self.text("/output")
     }
 
-    /// Waits for something that has to come while the daemon runs.
+    /// Waits for a condition. Fails at once if the daemon ends before.
     pub fn wait(&mut self, what: &str, mut is_so: impl FnMut(&Site) -> bool) {
         let end = Instant::now() + limit();
         while !is_so(self) {
@@ -128,13 +128,13 @@ impl Site {
         }
     }
 
-    /// Waits until the daemon said something.
+    /// Waits until the output contains a text.
     pub fn wait_said(&mut self, text: &str) {
         let text = self.expand(text);
         self.wait(&format!("\"{text}\""), |site| site.said().contains(&text));
     }
 
-    /// Asks the daemon to end, and waits.
+    /// Sends TERM and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut daemon = self.daemon.take().unwrap();
         kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
@@ -151,7 +151,7 @@ impl Drop for Site {
     }
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![directory.to_owned()];
@@ -166,7 +166,7 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A file of this project.
+/// Returns the path of a file of this project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -1,4 +1,4 @@
-//! The daemon under test: starting, stopping, waiting for what it does.
+//! The daemon under test: start, stop, and waiting for conditions.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,35 +12,34 @@ use nix::unistd::Pid;
 use super::dir::{Dir, limit, poll, program};
 use super::tree;
 
-/// A sync as most are.
+/// A usual sync.
 pub const MIRROR: &str = r#"
 sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
 "#;
 
-/// How the daemon is to be started.
+/// A daemon to be started.
 pub struct Daemon<'d> {
     dir: &'d Dir,
     args: Vec<String>,
-    /// A program that executes the daemon, and its arguments.
+    /// A program that executes the daemon, with its arguments.
     wrapper: Vec<String>,
     env: Vec<(String, String)>,
     /// Standard output and error go to `NAME.out` and `NAME.err`.
     name: &'static str,
 }
 
-/// A started daemon. Dropped, it and all that it started is killed.
+/// A started daemon. Dropping it kills the daemon and all its children.
 pub struct Running<'d> {
     dir: &'d Dir,
     name: &'static str,
     child: Child,
     ended: Option<ExitStatus>,
-    /// The daemon's own process where it detached from the one that was started.
+    /// The process of the daemon if it has detached.
     detached: Option<Pid>,
 }
 
-/// A status file wakes the daemon every second. Timers must not depend on that, nor be disturbed
-/// by it, so tests run with and without: with if `LSYNCD_TEST_STATUS_FILE` is set. Line numbers
-/// and what the configuration says itself stay as they are.
+/// Adds a status file if `LSYNCD_TEST_STATUS_FILE` is set. It wakes the daemon every second, which
+/// must have no effect on its timers. Line numbers and keys of the configuration do not change.
 fn with_status_file(config: &str) -> String {
     let is_set = std::env::var_os("LSYNCD_TEST_STATUS_FILE").is_some();
     if !is_set || config.contains("statusFile") {
@@ -49,7 +48,7 @@ fn with_status_file(config: &str) -> String {
     format!(r#"settings{{ statusFile = "@DIR@/every-second", statusInterval = 1 }} {config}"#)
 }
 
-/// Everything a program that ended by itself said.
+/// Exit status and output of a daemon that has ended.
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
@@ -57,7 +56,7 @@ pub struct Ended {
 }
 
 impl<'d> Daemon<'d> {
-    /// Only arguments, no configuration and no `-nodaemon`.
+    /// Returns a daemon without configuration and `-nodaemon`.
     pub fn bare(dir: &'d Dir) -> Self {
         Daemon {
             dir,
@@ -68,13 +67,14 @@ impl<'d> Daemon<'d> {
         }
     }
 
-    /// In the foreground with this configuration; placeholders are those of `Dir::expand`.
+    /// Returns a daemon in the foreground with this configuration; placeholders are those of
+    /// `Dir::expand`.
     pub fn new(dir: &'d Dir, config: &str) -> Self {
         dir.put("config.lua", dir.expand(&with_status_file(config)));
         Self::bare(dir).args(&["-nodaemon", "@DIR@/config.lua"])
     }
 
-    /// Into the background with this configuration.
+    /// Returns a daemon that detaches, with this configuration.
     pub fn detaching(dir: &'d Dir, config: &str) -> Self {
         dir.put("config.lua", dir.expand(config));
         Self::bare(dir).args(&["@DIR@/config.lua"])
@@ -86,7 +86,7 @@ impl<'d> Daemon<'d> {
         self
     }
 
-    /// Lets this program, which ends in exec(3), start the daemon.
+    /// Starts the daemon by this program, which must call exec(3).
     #[allow(dead_code, reason = "not every test binary needs it")]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|arg| self.dir.expand(arg)).collect();
@@ -98,13 +98,13 @@ impl<'d> Daemon<'d> {
         self
     }
 
-    /// Lets `BIN` of the work directory be searched first, so that the fake is *the* rsync.
+    /// Puts `bin` of the work directory in front of `PATH`, so that the stand-in is found as rsync.
     pub fn fake_first(self) -> Self {
         let path = format!("@DIR@/bin:{}", std::env::var("PATH").unwrap_or_default());
         self.env("PATH", &path)
     }
 
-    /// A second daemon of one work directory needs a name of its own.
+    /// Sets the name, which must differ for a second daemon of a work directory.
     pub fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
@@ -127,7 +127,7 @@ impl<'d> Daemon<'d> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
-            // A directory that is not there: no socket unless a test asks for one.
+            // The directory does not exist, so there is no socket unless the test configures one.
             .env("RUNTIME_DIRECTORY", self.dir.path("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .env("STATE_DIRECTORY", self.dir.path("state"))
@@ -148,14 +148,14 @@ impl<'d> Daemon<'d> {
         }
     }
 
-    /// Starts it and waits until the startup transfer is done.
+    /// Starts the daemon and waits until a startup transfer has finished.
     pub fn start_and_settle(self) -> Running<'d> {
         let mut running = self.start();
         running.wait_log(" finished");
         running
     }
 
-    /// Runs it until it ends by itself.
+    /// Runs the daemon until it ends.
     pub fn run(self) -> Ended {
         let mut running = self.start();
         let status = running.wait_end();
@@ -168,14 +168,14 @@ impl<'d> Daemon<'d> {
 }
 
 impl Running<'_> {
-    /// The daemon's process.
+    /// Returns the process of the daemon.
     pub fn pid(&self) -> Pid {
         self.detached
             .unwrap_or_else(|| Pid::from_raw(self.child.id() as i32))
     }
 
-    /// After a start into the background: waits for the launcher and the pid file, whose
-    /// process is the daemon from now on.
+    /// Waits until the launcher of a detached daemon has ended and the pid file is written. The
+    /// process in it is the daemon from now on.
     pub fn wait_detached(&mut self, pidfile: &str) -> ExitStatus {
         let status = self.wait_end();
         let text = || self.dir.text(pidfile);
@@ -186,7 +186,7 @@ impl Running<'_> {
         status
     }
 
-    /// All that was said: standard output, standard error, and the file `log`.
+    /// Returns standard output, standard error and the file `log`.
     pub fn log(&self) -> String {
         ["out", "err"].map(|end| stream_text(self, end)).concat() + &self.dir.text("log")
     }
@@ -198,7 +198,7 @@ impl Running<'_> {
         });
     }
 
-    /// Waits for a condition; fails at once when the daemon ended without it.
+    /// Waits for a condition. Fails at once if the daemon ends before.
     pub fn wait_for(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let mut gone = false;
         let fulfilled = poll(|| {
@@ -206,11 +206,11 @@ impl Running<'_> {
             done(self) || gone
         });
         if !fulfilled || (gone && !done(self)) {
-            panic!("not so: {what}\n{}", self.report());
+            panic!("waited in vain: {what}\n{}", self.report());
         }
     }
 
-    /// Waits until the target is like the source, attributes included.
+    /// Waits until the target equals the source, including attributes.
     pub fn wait_equal(&mut self) {
         self.wait_same("src", "trg", true);
     }
@@ -227,7 +227,7 @@ impl Running<'_> {
                 tree::without_attributes(tree)
             }
         };
-        // Told of is what was seen: trees that are equal once may be busy still.
+        // The message contains the compared state: the trees may change afterwards.
         let (mut gone, mut difference) = (false, String::new());
         poll(|| {
             gone = self.has_ended();
@@ -239,16 +239,16 @@ impl Running<'_> {
         }
     }
 
-    /// Waits until the daemon says that the target has everything that was written before.
+    /// Waits until the daemon reports that the target has all changes from before the call.
     pub fn settle(&mut self) {
         let dir = self.dir;
-        self.wait_for("it takes connections", |_| dir.answers());
+        self.wait_for("the control socket accepts connections", |_| dir.answers());
         let seconds = limit().as_secs().to_string();
         let mut ctl = dir.ctl(&["status", "-wait", "-timeout", &seconds]);
         let waited = ctl.output().expect("lsyncdctl");
         if !waited.status.success() {
             let told = String::from_utf8_lossy(&waited.stdout);
-            panic!("not all is at the target: {told}\n{}", self.report());
+            panic!("the target is not current: {told}\n{}", self.report());
         }
     }
 
@@ -274,7 +274,7 @@ impl Running<'_> {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Did the daemon (once detached: that process) end?
+    /// Returns true if the daemon, or the detached process, has ended.
     pub fn has_ended(&mut self) -> bool {
         if let Some(pid) = self.detached {
             return is_gone(pid);
@@ -285,21 +285,21 @@ impl Running<'_> {
         self.ended.is_some()
     }
 
-    /// Waits until the process that was started ends.
+    /// Waits until the started process ends.
     pub fn wait_end(&mut self) -> ExitStatus {
         poll(|| self.has_ended());
         self.ended
             .unwrap_or_else(|| panic!("did not end in {:?}\n{}", limit(), self.log()))
     }
 
-    /// Waits until neither the daemon nor anything it started is left.
+    /// Waits until the daemon and all its children have ended.
     pub fn wait_all_gone(&mut self) {
         self.wait_end();
         let gone = poll(|| processes_with(&mark(self.dir, self.name)).is_empty());
         assert!(gone, "children are left\n{}", self.log());
     }
 
-    /// Sends TERM and waits; the exit code.
+    /// Sends TERM, waits for the end, and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
         self.wait_end().code()
@@ -319,7 +319,7 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // Until none is left: a killed one may have just started another.
+        // Repeated, because a killed process may just have started another one.
         poll(|| {
             let marked = processes_with(&mark(self.dir, self.name));
             for &process in &marked {
@@ -336,7 +336,7 @@ impl Ended {
         self.status.code()
     }
 
-    /// The ending of a program that noticed what was wrong: 255, no signal, no core.
+    /// Asserts that the daemon exited with 255, without a signal.
     pub fn assert_refused(&self) {
         assert_eq!(
             self.code(),
@@ -356,21 +356,21 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
 }
 
-/// Whether a process has ended, be it that nobody has waited for it yet.
+/// Returns true if a process has ended, including a zombie.
 pub fn is_gone(pid: Pid) -> bool {
     kill(pid, None) == Err(Errno::ESRCH)
         || state(&PathBuf::from(format!("/proc/{pid}/stat"))) == Some('Z')
 }
 
-/// What the environment of a daemon and of all it starts holds, to find them again even
-/// when they detached.
+/// Returns the environment variable of a daemon and its children, by which they are found even
+/// after they have detached.
 fn mark(dir: &Dir, name: &str) -> String {
     format!("{MARK}={}/{name}", dir.root().display())
 }
 
 const MARK: &str = "LSYNCD_TEST_MARK";
 
-/// All processes whose environment has this entry; zombies have none.
+/// Returns all processes with this entry in their environment; zombies have none.
 fn processes_with(entry: &str) -> Vec<Pid> {
     fs::read_dir("/proc")
         .into_iter()
@@ -386,9 +386,8 @@ fn processes_with(entry: &str) -> Vec<Pid> {
         .collect()
 }
 
-/// The environment of a process, given its directory below `/proc`. While it is executing another
-/// program it seems to have none, which only zombies and threads of the kernel have for good;
-/// those have no program either.
+/// Returns the environment of a process, given its directory below `/proc`. It is empty for a
+/// moment during exec(2), and always for zombies and kernel threads, which have no program either.
 fn environment(process: &Path) -> Option<Vec<u8>> {
     for _ in 0..100 {
         let environment = fs::read(process.join("environ")).ok()?;
@@ -400,12 +399,12 @@ fn environment(process: &Path) -> Option<Vec<u8>> {
     None
 }
 
-/// State letter of a process or thread (proc(5), the third field of `stat`).
+/// Returns the state letter of a process or thread (proc(5), the third field of `stat`).
 fn state(stat: &Path) -> Option<char> {
     after_name(&fs::read_to_string(stat).ok()?)?.chars().next()
 }
 
-/// `stat` behind the process name, which may hold blanks and brackets.
+/// Returns `stat` after the process name, which may contain blanks and brackets.
 fn after_name(stat: &str) -> Option<&str> {
     stat.rsplit_once(") ").map(|(_, rest)| rest)
 }

@@ -25,8 +25,8 @@ pub struct Dir {
     _watched: Watched,
 }
 
-/// Sources are watched as `LSYNCD_TEST_WATCH` says, `fanotify` for instance. Line numbers and what the
-/// configuration says itself stay as they are.
+/// Adds the value of `LSYNCD_TEST_WATCH` as `watch`, unless the configuration sets it. Line numbers
+/// do not change.
 fn with_watch(config: &str) -> String {
     match std::env::var("LSYNCD_TEST_WATCH") {
         Ok(watch) if !config.contains("watch =") => {
@@ -36,14 +36,14 @@ fn with_watch(config: &str) -> String {
     }
 }
 
-/// Whether the daemon watches its sources with fanotify.
+/// Returns true if the daemon watches its sources with fanotify.
 pub fn under_fanotify() -> bool {
     std::env::var("LSYNCD_TEST_WATCH").as_deref() == Ok("fanotify")
 }
 
 impl Dir {
-    /// Returns true if the daemon takes connections at its control socket `sock`. The file is there
-    /// a moment before that.
+    /// Returns true if the daemon takes connections at its control socket `sock`. The file exists
+    /// shortly before that.
     pub fn answers(&self) -> bool {
         UnixStream::connect(self.path("sock")).is_ok()
     }
@@ -72,7 +72,7 @@ impl Dir {
         }
     }
 
-    /// A path below the work directory.
+    /// Returns a path below the work directory.
     pub fn path(&self, name: impl AsRef<[u8]>) -> PathBuf {
         self.root.join(OsStr::from_bytes(name.as_ref()))
     }
@@ -81,8 +81,8 @@ impl Dir {
         &self.root
     }
 
-    /// Causes more events than a queue of the kernel holds, and leaves nothing. Each has another name:
-    /// fanotify takes equal ones for one.
+    /// Causes more events than a queue of the kernel holds, and leaves no files. The names differ,
+    /// because fanotify combines equal events.
     pub fn overflow_queue(&self) {
         let limit = ["inotify", "fanotify"].map(|kind| {
             let path = format!("/proc/sys/fs/{kind}/max_queued_events");
@@ -96,12 +96,12 @@ impl Dir {
         }
     }
 
-    /// A path below the watched directory.
+    /// Returns a path below the source.
     pub fn src(&self, name: impl AsRef<[u8]>) -> PathBuf {
         join(&self.path("src"), name.as_ref())
     }
 
-    /// A path below the mirror.
+    /// Returns a path below the target.
     pub fn trg(&self, name: impl AsRef<[u8]>) -> PathBuf {
         join(&self.path("trg"), name.as_ref())
     }
@@ -131,7 +131,7 @@ impl Dir {
         fs::rename(&from, &to).unwrap_or_else(|e| panic!("mv {from:?} {to:?}: {e}"));
     }
 
-    /// Like `rm -r`, for whatever is there.
+    /// Removes a file or a tree of the source.
     pub fn rm(&self, name: impl AsRef<[u8]>) {
         remove(&self.src(name));
     }
@@ -182,7 +182,7 @@ impl Dir {
             .replace("@DIR@", root)
     }
 
-    /// Content of a file below the work directory, empty if it is not there.
+    /// Returns the content of a file below the work directory, or nothing if it does not exist.
     pub fn text(&self, name: &str) -> String {
         fs::read(self.path(name))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -199,7 +199,7 @@ pub fn remove(path: &Path) {
     result.unwrap_or_else(|e| panic!("rm {path:?}: {e}"));
 }
 
-/// `Path::join` would let an absolute name win, and names here may look absolute.
+/// Appends a name, which may begin with a slash: `Path::join` would replace the base.
 fn join(base: &Path, name: &[u8]) -> PathBuf {
     let mut bytes = base.as_os_str().as_bytes().to_vec();
     bytes.push(b'/');
@@ -207,7 +207,7 @@ fn join(base: &Path, name: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes))
 }
 
-/// How long a condition is waited for before the test is given up.
+/// Returns the time after which a test gives up waiting.
 pub fn limit() -> Duration {
     static LIMIT: OnceLock<Duration> = OnceLock::new();
     *LIMIT.get_or_init(|| {
@@ -219,9 +219,9 @@ pub fn limit() -> Duration {
     })
 }
 
-/// Asks `done` until it says true; false when the limit has passed.
+/// Calls `done` until it returns true. Returns false after the limit.
 ///
-/// A question that takes long (comparing big trees) is asked less often.
+/// A slow `done` (a comparison of big trees) is called less often.
 pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit();
     loop {
@@ -236,7 +236,7 @@ pub fn poll(mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Tells the runner of the tests that this one could not be done here.
+/// Reports the calling test as skipped.
 pub fn skip(reason: &str) {
     let test = std::thread::current()
         .name()
@@ -254,7 +254,7 @@ pub fn skip(reason: &str) {
     }
 }
 
-/// Where a program is, by `PATH` and the directories administrators' tools are in.
+/// Finds a program in `PATH`, `/usr/sbin` and `/sbin`.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -265,8 +265,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
         })
 }
 
-/// Does a text have this shape? `9` stands for a digit, `A` for a letter, `_` for a
-/// digit or a blank; all else for itself. Only the beginning is compared.
+/// Returns true if a text begins with this shape: `9` is a digit, `A` a letter, `_` a digit or a
+/// blank; any other character is itself.
 pub fn begins_like(text: &str, shape: &str) -> bool {
     let (text, shape) = (text.as_bytes(), shape.as_bytes());
     text.len() >= shape.len()

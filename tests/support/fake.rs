@@ -1,7 +1,5 @@
 //! A recording stand-in for rsync: tests/support/bin/recording-rsync, linked into the work directory.
 //!
-//! It is linked, not written: a script that was just written cannot be run while a
-//! concurrently forked process still has it open for writing (`ETXTBSY`).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +7,7 @@ use std::os::unix::fs::symlink;
 use super::daemon::Running;
 use super::dir::Dir;
 
-/// A sync whose transfers the stand-in records.
+/// A sync with the stand-in.
 pub const RECORDED: &str = r#"
 sync{
     default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
@@ -17,7 +15,7 @@ sync{
 }
 "#;
 
-/// The same with transfers that may be let through, see [`Fake::passing`].
+/// A sync with the stand-in that can call the real rsync, see [`Fake::passing`].
 pub const HELD: &str = r#"
 sync{
     default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
@@ -34,9 +32,9 @@ pub struct Fake<'d> {
 pub struct Call {
     pub argv: Vec<String>,
     pub stdin: Vec<u8>,
-    /// Did it end?
+    /// True if the call has ended.
     pub done: bool,
-    /// How many calls ran when this one began, itself included.
+    /// The number of running calls when this one began, including itself.
     pub concurrent: usize,
 }
 
@@ -50,14 +48,14 @@ impl<'d> Fake<'d> {
         Fake { dir }
     }
 
-    /// A stand-in that records and then lets the real rsync do the work.
+    /// Returns a stand-in that records and then calls the real rsync.
     pub fn passing(dir: &'d Dir) -> Self {
         let fake = Self::new(dir);
         dir.put("fake/real", "");
         fake
     }
 
-    /// Makes a change and comes back when the transfer of it runs, held.
+    /// Makes a change, and waits until its transfer runs and is held.
     pub fn hold_a_transfer(&self, daemon: &mut Running<'_>) {
         let before = self.calls().len();
         self.hold();
@@ -65,17 +63,17 @@ impl<'d> Fake<'d> {
         daemon.wait_for("a transfer runs", |_| self.calls().len() == before + 1);
     }
 
-    /// Exit code of each call, the last for all that follow.
+    /// Sets the exit code of each call; the last one is for all further calls.
     pub fn exits(&self, codes: &[u8]) {
         self.dir.put("fake/exit", lines(codes));
     }
 
-    /// Signal each call ends itself by (0: none), the last for all that follow.
+    /// Sets the signal that ends each call (0: none); the last one is for all further calls.
     pub fn signals(&self, numbers: &[u8]) {
         self.dir.put("fake/signal", lines(numbers));
     }
 
-    /// From now on no call ends.
+    /// Holds all calls from now on.
     pub fn hold(&self) {
         self.dir.put("fake/hold", "");
     }
@@ -85,7 +83,7 @@ impl<'d> Fake<'d> {
         fs::remove_file(self.dir.path("fake/hold")).expect("fake was held");
     }
 
-    /// All calls whose input was read, in the order they began.
+    /// Returns all calls whose input was read, in the order of their start.
     pub fn calls(&self) -> Vec<Call> {
         (1..)
             .map(|n| self.dir.path(format!("rec/{n}")))
@@ -107,7 +105,7 @@ impl<'d> Fake<'d> {
             .collect()
     }
 
-    /// Number of calls that ended.
+    /// Returns the number of calls that have ended.
     pub fn ended(&self) -> usize {
         self.calls().iter().filter(|call| call.done).count()
     }
@@ -118,7 +116,7 @@ impl Call {
         self.argv.iter().any(|arg| arg == word)
     }
 
-    /// Is this name in the list on standard input? Lists are separated by NUL.
+    /// Returns true if the list on standard input contains this name. Names are separated by NUL.
     pub fn lists(&self, name: &str) -> bool {
         self.stdin
             .split(|&byte| byte == 0)

@@ -1,9 +1,8 @@
-//! What the test programs share: the work directory of a test, the daemon under test, recording
-//! programs, and the comparison of trees.
+//! Common code of the test programs.
 //!
-//! The program under test is the one cargo built, or the one that the environment variable
-//! `LSYNCD_TEST_BINARY` names: lsyncd itself, to see where the two differ. `LSYNCD_TEST_LIMIT` is
-//! the time in seconds after which a condition is given up (120).
+//! The program under test is the one that cargo has built, or the one in the environment variable
+//! `LSYNCD_TEST_BINARY`, for example lsyncd 2. `LSYNCD_TEST_LIMIT` is the time in seconds after
+//! which a test gives up waiting (120).
 //!
 //! | file | contents |
 //! |---|---|
@@ -14,8 +13,8 @@
 //! | random | random numbers |
 //! | script | executable scripts, a stand-in for ssh |
 //! | own_process | tests that run in a process of their own |
-//! | watchdog | end of a program one of whose tests hangs |
-//! | bin | programs that the tests put in the place of others |
+//! | watchdog | the end of a test program with a hanging test |
+//! | bin | stand-ins for other programs |
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 // No program needs all of it.

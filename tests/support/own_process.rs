@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-/// Marks the process of such a test.
+/// Is set in the process of such a test.
 const MARK: &str = "LSYNCD_TEST_OWN_PROCESS";
 
-/// Runs the calling test in a process of its own, for tests that change what all threads share, as
-/// limits. Returns true in that process, and false, once that has passed, in the one of all tests.
+/// Runs the calling test in a separate process, for tests that change properties of the whole
+/// process, such as limits. Returns true in that process. In the process of all tests, returns
+/// false when it has passed.
 ///
 /// `module` is the caller's `module_path!()`.
 pub fn in_own_process(module: &str, test: &str) -> bool {
@@ -20,7 +21,7 @@ pub fn in_own_process(module: &str, test: &str) -> bool {
     false
 }
 
-/// This program, running one test of it only, be that ignored.
+/// Returns a call of this program that runs one test only, even an ignored one.
 pub fn child(module: &str, test: &str) -> Command {
     let (_, module) = module.split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());

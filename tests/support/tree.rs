@@ -11,12 +11,12 @@ use std::path::Path;
 /// Everything below a directory, by path relative to it (bytes, without a leading `/`).
 pub type Tree = BTreeMap<Vec<u8>, Node>;
 
-/// One entry of a tree. Modes of links have no meaning and are 0.
+/// One entry of a tree. The mode of a link is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub kind: Kind,
     pub mode: u32,
-    /// Whole seconds, of files only: a directory's changes with its entries.
+    /// Whole seconds, for files only: the time of a directory changes with its entries.
     pub mtime: i64,
 }
 
@@ -28,14 +28,14 @@ pub enum Kind {
     Other,
 }
 
-/// Reads a whole tree. What vanishes meanwhile is left out.
+/// Reads a whole tree. Entries that vanish meanwhile are omitted.
 pub fn read(root: &Path) -> Tree {
     let mut tree = Tree::new();
     descend(root, &mut Vec::new(), &mut tree);
     tree
 }
 
-/// The same tree without what only `archive` carries over.
+/// Returns the tree without the attributes that only `archive` transfers.
 pub fn without_attributes(mut tree: Tree) -> Tree {
     for node in tree.values_mut() {
         node.mode = 0;
@@ -44,7 +44,7 @@ pub fn without_attributes(mut tree: Tree) -> Tree {
     tree
 }
 
-/// A line for each path that differs, at most 30; empty if none does.
+/// Returns a line for each path that differs, at most 30, or an empty text.
 pub fn difference(source: &Tree, target: &Tree) -> String {
     let mut lines = Vec::new();
     for (path, node) in source {
@@ -72,7 +72,7 @@ pub fn difference(source: &Tree, target: &Tree) -> String {
     text
 }
 
-/// A file's contents; a pipe that came in its place meanwhile is not waited for.
+/// Reads a file, without waiting for a writer if a pipe has replaced it.
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     File::options()

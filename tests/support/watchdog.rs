@@ -1,4 +1,4 @@
-//! The end of a test program one of whose tests hangs: cargo has no limit of its own.
+//! Ends a test program with a hanging test, because cargo has no time limit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::dir::limit;
 
-/// The tests that run: name, work directory, beginning.
+/// The running tests: name, work directory, start.
 static TESTS: Mutex<BTreeMap<u64, (String, PathBuf, Instant)>> = Mutex::new(BTreeMap::new());
 
-/// A test that may run for so many times the limit of one condition.
+/// The duration of a test is limited to this multiple of the limit of one condition.
 const LIMITS: u32 = 8;
 
-/// Registers a test while it has a work directory.
+/// Registers a test as long as it has a work directory.
 pub struct Watched(u64);
 
 impl Watched {
@@ -38,8 +38,8 @@ impl Drop for Watched {
     }
 }
 
-/// Ends the program when a test has run for too long, with what its processes wait for. The line
-/// of the test is one that cargo's own tests end with.
+/// Ends the program when a test has run for too long, and prints what its processes wait for. The
+/// line of the test has the format of a failed test.
 fn watch() {
     loop {
         thread::sleep(Duration::from_secs(5));
@@ -51,7 +51,7 @@ fn watch() {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let waits = processes.map(|process| describe(&process.path(), root));
         let waits = waits.collect::<String>();
-        // What `print` writes is captured by the harness, also of the threads of a test.
+        // The harness captures the output of `print`, also in threads.
         let _ = writeln!(
             io::stdout(),
             "\ntest {name} ... FAILED\n{name} hangs, the program ends:\n{waits}"
@@ -60,7 +60,7 @@ fn watch() {
     }
 }
 
-/// Describes a process that belongs to the test: its command, and for each thread where it waits.
+/// Describes a process of the test: its command, and the wait state of each thread.
 fn describe(process: &Path, root: &Path) -> String {
     let read = |path: PathBuf| {
         let bytes = fs::read(path).unwrap_or_default();

@@ -221,7 +221,7 @@ fn each_name_of_a_file_is_checked() {
     sentinel(&dir, &mut daemon, "s");
     ctl(&dir, &["resync"]);
     dir.mv("b.txt", "d.exe");
-    daemon.wait_for("it goes", |_| !dir.trg("b.txt").exists());
+    daemon.wait_for("it is deleted", |_| !dir.trg("b.txt").exists());
     dir.mv("c.exe", "e.txt");
     arrives(&dir, &mut daemon, "e.txt", "good");
     for name in ["a.exe", "c.exe", "d.exe"] {

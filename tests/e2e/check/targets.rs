@@ -208,7 +208,7 @@ fn all_targets_wait_for_a_failing_scanner() {
     dir.rm("f");
     for number in 1..=3 {
         let file = dir.path(format!("t{number}/f"));
-        daemon.wait_for("deletions go on", |_| !file.exists());
+        daemon.wait_for("deletions continue", |_| !file.exists());
     }
     fs::remove_file(dir.path("down")).unwrap();
     retry(&dir);

@@ -70,7 +70,7 @@ fn limits_below_one_end_the_delays_of_other_kinds() {
         let mut daemon = Daemon::new(&dir, &config).start();
         daemon.wait_log("--- Startup ---");
         let mut number = 0;
-        daemon.wait_for("what changed arrives", |_| {
+        daemon.wait_for("the change arrives", |_| {
             number += 1;
             dir.write(number.to_string(), "");
             fs::read_dir(dir.path(target)).unwrap().next().is_some()

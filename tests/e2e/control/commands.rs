@@ -338,7 +338,7 @@ fn the_last_error_is_the_error_line_of_rsync() {
         Daemon::new(&dir, &format!("settings{{ insist = true }}\n{}", one(""))).start();
     daemon.wait_log("Retrying startup");
     daemon.wait_log("(ERROR: password file must not be other-accessible)");
-    daemon.wait_for("the status tells", |_| {
+    daemon.wait_for("the status shows it", |_| {
         let error = status(&dir).syncs[0].last_error.clone();
         error.is_some_and(|error| error.text.starts_with("ERROR: password file"))
     });

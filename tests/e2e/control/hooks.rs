@@ -25,16 +25,16 @@ fn commands_get_the_results_of_batches() {
         hook_script(&dir, "failed")
     );
     let mut daemon = Daemon::new(&dir, &one(&more)).start_and_settle();
-    daemon.wait_for("the startup is told", |_| {
+    daemon.wait_for("the startup is reported", |_| {
         dir.text("synced") == "synced one 0 0 \n"
     });
     fake.exits(&[0, 12, 12, 0]);
     dir.write("f", "x");
-    daemon.wait_for("the failure is told", |_| {
+    daemon.wait_for("the failure is reported", |_| {
         dir.text("failed") == "failed one 12 1 /f \n"
     });
     done(&dir, &["retry"]);
-    daemon.wait_for("success is told", |_| {
+    daemon.wait_for("the success is reported", |_| {
         dir.text("synced").ends_with("\nsynced one 0 1 /f \n")
     });
     // The second failure in a row calls no hook.
@@ -61,12 +61,12 @@ fn a_recovery_is_reported_once_for_each_failure() {
     fake.exits(&[0, 12, 12, 0]);
     dir.write("f", "x");
     let mut expected = failed("1 /f");
-    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the failure is reported", |_| dir.text("told") == expected);
     done(&dir, &["retry"]);
     daemon.wait_for("it fails again", |_| fake.ended() == 3);
     done(&dir, &["retry"]);
     expected += recovered;
-    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the recovery is reported", |_| dir.text("told") == expected);
     dir.write("g", "x");
     daemon.wait_for("a success follows", |_| fake.ended() == 5);
 
@@ -74,7 +74,7 @@ fn a_recovery_is_reported_once_for_each_failure() {
     fake.exits(&[12]);
     dir.write("h", "x");
     expected += &failed("1 /h");
-    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the failure is reported", |_| dir.text("told") == expected);
     dir.put("config.lua", dir.expand(&config("maxDelays = 7,")));
     done(&dir, &["reload"]);
     daemon.wait_log("1 changed");
@@ -83,13 +83,13 @@ fn a_recovery_is_reported_once_for_each_failure() {
     fake.exits(&[0]);
     done(&dir, &["retry"]);
     expected += recovered;
-    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the recovery is reported", |_| dir.text("told") == expected);
 
     // So does the next daemon, which does not report the failure again.
     fake.exits(&[12]);
     dir.write("i", "x");
     expected += &failed("1 /i");
-    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the failure is reported", |_| dir.text("told") == expected);
     assert_eq!(daemon.terminate(), Some(143));
     drop(daemon);
     let before = fake.ended();
@@ -99,7 +99,7 @@ fn a_recovery_is_reported_once_for_each_failure() {
     fake.exits(&[0]);
     done(&dir, &["retry"]);
     expected += recovered;
-    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+    daemon.wait_for("the recovery is reported", |_| dir.text("told") == expected);
     wait_state(&dir, &mut daemon, State::Current);
     assert_eq!(dir.text("told"), expected);
 }
@@ -125,7 +125,7 @@ fn lua_functions_get_the_results_of_batches_and_their_errors_are_logged() {
     done(&dir, &["resume"]);
     daemon.wait_log("the hook takes too long");
     dir.write("i", "x");
-    daemon.wait_for("it mirrors as ever", |_| fake.ended() == 4);
+    daemon.wait_for("it mirrors", |_| fake.ended() == 4);
 }
 
 #[test]

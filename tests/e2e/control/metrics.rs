@@ -58,7 +58,7 @@ fn metrics_and_json_status_as_files() {
         r#"metricsFile = "@DIR@/m.prom", statusFile = "@DIR@/status.json", statusInterval = 1"#,
     );
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
-    daemon.wait_for("both files tell of the startup", |_| {
+    daemon.wait_for("both files report the startup", |_| {
         let json: Result<Snapshot, _> = serde_json::from_str(&dir.text("status.json"));
         json.is_ok_and(|status| status.syncs[0].totals.batches == 1)
             && dir

@@ -66,7 +66,7 @@ fn wait_watching(dir: &Dir, daemon: &mut Running<'_>, targets: &[usize], sign: &
 }
 
 fn wait_done(dir: &Dir, daemon: &mut Running<'_>, targets: &[usize]) {
-    daemon.wait_for("nothing is to be done", |_| {
+    daemon.wait_for("nothing is pending", |_| {
         let pending = pending(dir);
         pending.len() == 4 && targets.iter().all(|target| pending[target - 1] == 0)
     });

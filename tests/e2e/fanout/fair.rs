@@ -39,7 +39,7 @@ fn wait_begun(dir: &Dir, daemon: &mut Running<'_>, count: usize) {
 /// Waits until these targets have nothing pending.
 fn wait_done(dir: &Dir, daemon: &mut Running<'_>, targets: impl IntoIterator<Item = usize>) {
     for target in targets {
-        daemon.wait_for("nothing is to be done", |_| {
+        daemon.wait_for("nothing is pending", |_| {
             let syncs = status(dir).syncs;
             syncs.get(target - 1).is_some_and(|sync| sync.pending == 0)
         });
@@ -58,7 +58,7 @@ fn change(dir: &Dir, daemon: &mut Running<'_>, number: usize) {
     };
     let before = events(dir);
     dir.write(format!("change{number}"), "x");
-    daemon.wait_for("all have it to do", |_| {
+    daemon.wait_for("all have it pending", |_| {
         events(dir)
             .iter()
             .zip(&before)

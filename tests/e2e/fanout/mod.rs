@@ -141,7 +141,9 @@ fn a_target_beyond_max_pending_is_compared() {
     dir.put("t1.held", "");
     dir.write("first", "1");
     let asked = calls(&dir, 1);
-    daemon.wait_for("the slow one is at work", |_| calls(&dir, 1) > asked);
+    daemon.wait_for("the transfer to the slow target runs", |_| {
+        calls(&dir, 1) > asked
+    });
     for round in 0..4 {
         for number in 0..15 {
             dir.write(format!("f{round}.{number}"), "x");
@@ -180,7 +182,9 @@ fn pending_changes_of_targets_survive_a_restart() {
     dir.put("t2.held", "");
     let asked = calls(&dir, 2);
     dir.write("one", "1");
-    daemon.wait_for("the slow one is at work", |_| calls(&dir, 2) > asked);
+    daemon.wait_for("the transfer to the slow target runs", |_| {
+        calls(&dir, 2) > asked
+    });
     daemon.wait_for("the other has it", |_| dir.path("t1/one").exists());
     dir.write("two", "2");
     daemon.wait_for("the other has it", |_| dir.path("t1/two").exists());
@@ -188,7 +192,7 @@ fn pending_changes_of_targets_survive_a_restart() {
     daemon.wait_all_gone();
     fs::remove_file(dir.path("t2.held")).unwrap();
     let mut daemon = Daemon::new(&dir, &config(&list(1..=2), "init = false,")).start();
-    daemon.wait_for("what was pending is sent", |_| {
+    daemon.wait_for("pending changes are sent", |_| {
         dir.path("t2/one").exists() && dir.path("t2/two").exists()
     });
     assert_eq!(daemon.terminate(), Some(143));

@@ -255,7 +255,7 @@ fn a_failing_copy_is_retried_and_holds_nothing_up() {
     );
     dir.write("bad", "1");
     dir.write("good", "1");
-    daemon.wait_for("what comes after it", |_| dir.path("trg/good").exists());
+    daemon.wait_for("a later change is sent", |_| dir.path("trg/good").exists());
     daemon.wait_for("a warning", |daemon| {
         daemon.log().contains("Warn: Sync1: cannot bring /bad: ")
     });

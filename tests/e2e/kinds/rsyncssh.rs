@@ -133,7 +133,7 @@ fn a_failing_move_is_replaced_by_a_transfer() {
 
             fs::remove_file(dir.path("broken")).unwrap();
             dir.write("last", "1");
-            daemon.wait_for("what comes after it", |_| dir.path("trg/last").exists());
+            daemon.wait_for("a later change is sent", |_| dir.path("trg/last").exists());
         }
     }
 }
@@ -285,9 +285,7 @@ fn moved_files_are_sent_if_ssh_never_works() {
     dir.mv("later", "last");
     let failures = |daemon: &Running<'_>| daemon.log().matches("Retrying Move").count();
     let before = failures(&daemon);
-    daemon.wait_for("it is tried again and again", |daemon| {
-        failures(daemon) > before + 1
-    });
+    daemon.wait_for("it is retried", |daemon| failures(daemon) > before + 1);
     dir.put("reached", "");
     daemon.wait_equal();
     assert_eq!(sent(&daemon), 1, "{}", daemon.log());
@@ -402,7 +400,7 @@ fn nothing_is_moved_through_a_link_at_the_target() {
             fs::rename(dir.path(&at), dir.path("trg/v/put aside")).unwrap();
             symlink(dir.path("out"), dir.path(&at)).unwrap();
             dir.mv(from, to);
-            daemon.wait_for("what is moved", |_| {
+            daemon.wait_for("the moved file", |_| {
                 let there = dir.path(format!("trg/{to}"));
                 let sent = there.exists() && !dir.path(&at).is_symlink();
                 sent || (there.exists() && !to.starts_with(link))

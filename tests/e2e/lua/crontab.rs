@@ -31,7 +31,7 @@ fn each_time_runs_a_full_comparison() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("HUP signal");
     let before = fake.ended();
-    daemon.wait_for("it goes on after HUP", |_| fake.ended() >= before + 4);
+    daemon.wait_for("it continues after HUP", |_| fake.ended() >= before + 4);
     assert_eq!(daemon.terminate(), Some(143));
 }
 

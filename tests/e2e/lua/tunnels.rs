@@ -91,7 +91,7 @@ fn a_process_that_died_is_replaced() {
     daemon.wait_log("Tunnel1: process");
     daemon.wait_log("ended by signal 9");
     dir.write("f", "1");
-    daemon.wait_for("what changed is sent", |_| {
+    daemon.wait_for("the change is sent", |_| {
         fake.calls().iter().any(|call| call.lists("/f"))
     });
 }
@@ -121,7 +121,7 @@ fn a_command_that_cannot_be_executed_is_reported_and_retried() {
     daemon.wait_log(&dir.expand("Failed executing [ @DIR@/none ]!"));
     // A program that exists at a later attempt is run.
     dir.script("none", ": > \"$0.ran\"\nexec sleep 600\n");
-    daemon.wait_for("it was tried again", |_| dir.path("none.ran").exists());
+    daemon.wait_for("it was retried", |_| dir.path("none.ran").exists());
     assert!(fake.calls().is_empty());
     assert_eq!(daemon.terminate(), Some(143));
 }
@@ -172,7 +172,7 @@ fn hup_ends_the_old_tunnel_and_starts_the_new() {
     wait_noted(&mut daemon, &dir, 2);
     let pids = noted(&dir);
     assert!(is_gone(pids[0]) && !is_gone(pids[1]));
-    daemon.wait_for("it starts up again", |_| fake.ended() == 2);
+    daemon.wait_for("the startup transfer runs again", |_| fake.ended() == 2);
     assert_eq!(daemon.terminate(), Some(143));
     daemon.wait_all_gone();
 }
@@ -185,9 +185,9 @@ fn a_broken_configuration_keeps_the_old_tunnel() {
     dir.put("config.lua", "sync{");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("The previous configuration stays in force");
-    daemon.wait_for("it starts up again", |_| fake.ended() == 2);
+    daemon.wait_for("the startup transfer runs again", |_| fake.ended() == 2);
     dir.write("f", "1");
-    daemon.wait_for("what changed is sent", |_| {
+    daemon.wait_for("the change is sent", |_| {
         fake.calls().iter().any(|call| call.lists("/f"))
     });
     assert_eq!(daemon.terminate(), Some(143));

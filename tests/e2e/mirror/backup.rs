@@ -62,7 +62,7 @@ fn check(dir: &Dir, daemon: &mut Running<'_>, backups: &Path) {
     daemon.wait_for("the target has the changes", |_| {
         has("f", "second, longer") && !dir.trg("d/g").exists() && !dir.trg("gone").exists()
     });
-    daemon.wait_for("what it lost is kept", |_| {
+    daemon.wait_for("the deleted file is kept", |_| {
         kept(backups, "f") == ["first"]
             && kept(backups, "d/g") == ["g"]
             && kept(backups, "gone/deep/h") == ["h"]
@@ -153,7 +153,7 @@ fn replaced_files_are_kept_without_deletions_and_without_limit() {
     let mut daemon = Daemon::new(&dir, &sync("@TRG@", keys)).start_and_settle();
     dir.rm("d/g");
     dir.write("f", "second, longer");
-    daemon.wait_for("what is replaced is kept", |_| {
+    daemon.wait_for("the replaced file is kept", |_| {
         kept(&dir.path("old"), "f") == ["old", "first"]
     });
     assert!(dir.trg("d/g").exists() && kept(&dir.path("old"), "d/g").is_empty());

@@ -138,7 +138,7 @@ fn killed_startup_is_retried_with_insist() {
     let fake = Fake::new(&dir);
     fake.signals(&[9, 0]);
     let mut daemon = Daemon::new(&dir, RECORDED).args(&["-insist"]).start();
-    daemon.wait_for("startup was tried again", |_| fake.ended() == 2);
+    daemon.wait_for("the startup was retried", |_| fake.ended() == 2);
     let first = &fake.calls()[0];
     assert_eq!(first.argv[1..], fake.calls()[1].argv[1..]);
     daemon.wait_log("finished.");
@@ -257,7 +257,7 @@ fn a_table_without_zero_leaves_success_what_it_is() {
         for name in ["f", "g"] {
             dir.write(name, "1");
         }
-        daemon.wait_for("it has been done", |daemon| {
+        daemon.wait_for("it was executed", |daemon| {
             let log = daemon.log();
             let direct = dir.trg("g").exists();
             direct

@@ -336,7 +336,7 @@ fn filter_first_match_decides() {
     dir.write("d/keep.log", "1");
     dir.append("keep.log", "2");
     wait_sign(&dir, &mut daemon, "sign");
-    daemon.wait_for("what is kept arrives", |_| {
+    daemon.wait_for("the backup arrives", |_| {
         dir.trg("d/keep.log").exists() && fs::read(dir.trg("keep.log")).unwrap() == b"12"
     });
     assert!(dir.trg("f").exists());

@@ -150,7 +150,7 @@ fn the_progress_of_a_long_comparison_is_reported() {
         sync{ default.rsync, source = "@SRC@", target = "@TRG@", rsync = { archive = true, bwlimit = 150 } }
     "#;
     let mut daemon = Daemon::new(&dir, config).args(&["-log", "Exec"]).start();
-    daemon.wait_for("the status tells the progress", |_| {
+    daemon.wait_for("the status shows the progress", |_| {
         let status = dir.text("status");
         status.contains("entries compared") && status.contains("left")
     });

@@ -300,5 +300,5 @@ fn hup_forces_insist() {
     fake.exits(&[0, 12, 0]);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for("startup was tried again", |_| fake.ended() == 3);
+    daemon.wait_for("the startup was retried", |_| fake.ended() == 3);
 }

@@ -239,7 +239,7 @@ fn status_file_that_cannot_be_written_does_not_end_the_daemon() {
     let mut daemon = Daemon::new(&dir, &(config + RECORDED)).start_and_settle();
     daemon.wait_log("Error: Cannot open status file \"@DIR@/no/status\" :");
     dir.write("f", "1");
-    daemon.wait_for("changes are sent all the same", |_| fake.ended() == 2);
+    daemon.wait_for("changes are sent nevertheless", |_| fake.ended() == 2);
 }
 
 /// Characters that change the direction of text make a name look like another one.
