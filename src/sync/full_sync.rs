@@ -96,6 +96,7 @@ impl Sync {
         self.requeues += 1;
         self.verify.suspect();
         self.changes.lose();
+        self.overlaps.lose_events();
         self.lose_index();
     }
 
