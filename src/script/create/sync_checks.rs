@@ -13,6 +13,7 @@ use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of,
 use crate::filter::Filter;
 use crate::log;
 use crate::mount_table::{self, shared_kind};
+use crate::rsync_syntax;
 use crate::script::{errors, layer3};
 use crate::spelling;
 
@@ -83,8 +84,17 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
     if let Value::Table(options) = config.get("rsync")?
         && let Value::Table(extra) = options.get("_extra")?
     {
-        for text in extra.sequence_values::<Value>() {
-            if let Some(text) = text_of(&text?).filter(|text| is_two_words(text)) {
+        let words = extra.sequence_values::<Value>();
+        let words = words.map(|word| Ok(text_of(&word?)));
+        let words: Vec<_> = words.flat_map(Result::transpose).collect::<Result<_>>()?;
+        if rsync_syntax::without(&words, &["relative"], b"R") != words {
+            let text = "with --relative (-R) in rsync._extra, rsync finds no changed path, and \
+                        only full comparisons send; remove it, and write the path of the source \
+                        at the end of the target";
+            warn("_extra", text.to_owned());
+        }
+        for text in words {
+            if is_two_words(&text) {
                 let (shown, parts) = (log::escape(&text), text.split(|&byte| byte == b' '));
                 let parts = parts.filter(|part| !part.is_empty());
                 let parts = parts.map(|part| format!("\"{}\"", log::escape(part)));
