@@ -78,7 +78,7 @@ rclone.action = native.public(rclone.action)
 -- Compares the whole source, at startup and for full comparisons.
 local function whole(event)
   local config = event.config
-  log("Normal", "full rclone: " .. config.source .. " -> " .. config.target)
+  log("Normal", "full rclone: " .. native.shown(config.source) .. " -> " .. native.shown(config.target))
   local rules = excludes(config)
   rules[#rules + 1] = "+ **"
   run(event, config, rules, config.delete == true or config.delete == "startup")

@@ -51,9 +51,10 @@ local function whole(event)
 
   local common = config.startup and config.startup._computed or config.rsync._computed
   local source, target = native.rsync_source(inlet), native.rsync_target(config)
+  local way = native.shown(config.source) .. " -> " .. native.shown(target)
   local changed = native.changed_directories(inlet)
   if changed then
-    log("Normal", "rsync of changed directories: " .. config.source .. " -> " .. target .. "\n"
+    log("Normal", "rsync of changed directories: " .. way .. "\n"
       .. changed.shown)
     native.spawn(event, config.rsync.binary, "<", changed.list, protection, changed.rules, words,
       common, "-d", "--from0", "--files-from=-", source, target)
@@ -63,7 +64,7 @@ local function whole(event)
   native.compares_all(inlet)
   words = native.accepted(inlet, words)
   local option, rules = native.filter_input(inlet)
-  local way = "recursive full rsync: " .. config.source .. " -> " .. target
+  way = "recursive full rsync: " .. way
   if not option then
     log("Normal", way)
     native.spawn(event, config.rsync.binary, protection, words, common, "-r", source, target)

@@ -102,14 +102,15 @@ rsyncssh.collect = native.public(rsyncssh.collect)
 
 -- Log texts for the result of the startup, for default.rsyncssh and default.direct.
 function native.startup_texts(agent, exitcode)
-  local way = ' startup of "' .. agent.source .. '"'
+  local source = native.shown(agent.source)
+  local way = ' startup of "' .. source .. '"'
   return {
-    ok = "Startup of \"" .. agent.source .. '" finished: ' .. exitcode,
+    ok = "Startup of \"" .. source .. '" finished: ' .. exitcode,
     again = "Retrying" .. way .. ": " .. exitcode,
     refused = "Temporary or permanent failure on" .. way
       .. '. Terminating since "insist" is not set.',
     die = "Failure on" .. way .. ": " .. exitcode,
-    unknown = 'Unknown exitcode on startup of "' .. agent.source .. ': "' .. exitcode,
+    unknown = 'Unknown exitcode on startup of "' .. source .. ': "' .. exitcode,
   }
 end
 

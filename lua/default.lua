@@ -203,7 +203,8 @@ function default.collect(agent, exitcode, signal, errors)
   local result = verdict(config.exitcodes, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
-    local way = agent.source .. " -> " .. (agent.target or "(nil)")
+    local target = agent.target and native.shown(agent.target) or "(nil)"
+    local way = native.shown(agent.source) .. " -> " .. target
     return native.collect_startup(result, config.exitcodes, {
       ok = "Startup of " .. way .. " finished.",
       again = "Retrying startup of " .. way .. ": " .. exitcode,

@@ -300,6 +300,39 @@ fn names_with_control_bytes_do_not_reach_the_log_as_they_are() {
 }
 
 #[test]
+fn paths_with_control_bytes_do_not_reach_the_log_as_they_are() {
+    for (kind, target) in [
+        ("default.rsync", "target = PATH"),
+        ("default.rsync", "targets = { PATH }"),
+        ("default.rsyncssh", "host = 'h', targetdir = PATH"),
+        ("default.direct", "target = PATH"),
+        ("onStartup = 'true'", "target = PATH"),
+    ] {
+        let dir = Dir::new();
+        Fake::new(&dir);
+        let name = "s\n09:09:09 Error: forged\u{1b}[31m\n";
+        dir.mkdir(name);
+        let path = format!("[==[\n@SRC@/{name}]==]");
+        let target = target.replace("PATH", &path.replace("@SRC@", "@TRG@"));
+        let options = kind
+            .starts_with("default")
+            .then_some("rsync = { binary = '@RSYNC@' },");
+        let options = options
+            .filter(|_| kind != "default.direct")
+            .unwrap_or_default();
+        let config = format!("sync{{ {kind}, source = {path}, {options} {target} }}");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_log("Startup of");
+        daemon.wait_log("finished");
+        daemon.terminate();
+        let log = daemon.log();
+        assert!(!log.contains('\x1b'), "{kind} {log:?}");
+        let is_forged = |line: &str| line.starts_with("09:09:09 Error");
+        assert!(!log.lines().any(is_forged), "{kind} {log:?}");
+    }
+}
+
+#[test]
 fn lines_of_the_json_log() {
     let dir = Dir::new();
     Fake::new(&dir);
