@@ -394,3 +394,23 @@ fn without_the_capability_inotify_is_used_and_logged_once() {
     dir.write("d/e/f", "1");
     daemon.wait_equal();
 }
+
+/// The rename is older than the overflow, after which the new directory is found.
+#[test]
+fn a_source_replaced_before_an_overflow_is_watched() {
+    let dir = Dir::new();
+    let mut daemon = Daemon::new(&dir, &config("fanotify")).start();
+    daemon.wait_log("finished.");
+    if !daemon.log().contains("is watched with fanotify") {
+        return skip(NO_FANOTIFY);
+    }
+    daemon.stop();
+    fs::rename(dir.src(""), dir.path("elsewhere")).unwrap();
+    fs::create_dir(dir.src("")).unwrap();
+    dir.write("new", "1");
+    dir.overflow_queue();
+    daemon.cont();
+    daemon.wait_equal();
+    dir.write("later", "2");
+    daemon.wait_equal();
+}

@@ -206,7 +206,11 @@ impl FanotifyBackend {
 
     /// Handles the end of a directory that may contain roots.
     pub(super) fn root_left(&mut self, path: &[u8], loss: Loss) {
-        self.roots.lose(path, loss);
+        // After an overflow a root may be found before the older event of its loss is read.
+        let is_found = |place: usize| self.places.loss(place).is_none();
+        if !self.places.at(path).is_some_and(is_found) {
+            self.roots.lose(path, loss);
+        }
         let mut places = self.places.all().iter();
         if loss == Loss::Moved && places.any(|place| place.path.starts_with(path)) {
             // A mount point has another path now.

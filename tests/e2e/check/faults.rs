@@ -217,7 +217,12 @@ fn a_source_replaced_during_a_check_is_not_sent() {
     fs::create_dir(dir.src("")).unwrap();
     dir.write("evil", "EVIL");
     fs::remove_file(dir.path("hang")).unwrap();
-    daemon.wait_log("is another directory");
+    daemon.wait_for("the replacement is noticed", |daemon| {
+        daemon.log().contains("another directory")
+    });
+    if daemon.log().contains("OVERFLOW") {
+        return skip("the queue of fanotify, which others fill too, has overflowed");
+    }
     fs::remove_dir_all(dir.src("")).unwrap();
     fs::rename(dir.path("elsewhere"), dir.src("")).unwrap();
     sentinel(&dir, &mut daemon, "s");
