@@ -158,6 +158,7 @@ impl Sync {
 
     /// Queues the times of directories that were changed on the target.
     pub fn send_times(&mut self, directories: BTreeSet<Vec<u8>>, now: Time) {
+        self.requeues += 1;
         for directory in directories {
             self.push(Etype::Attrib, &directory, None, now);
         }
