@@ -34,6 +34,8 @@ pub struct QuotedName {
     pub readings: Vec<Vec<u8>>,
     /// True if the message applies to everything in the directory of this name.
     pub with_contents: bool,
+    /// True if the message may be about the deletion of something that the source does not have.
+    pub may_be_deleted: bool,
 }
 
 /// The reason why a path was not sent, as far as it matters for other paths of the transfer.
@@ -92,8 +94,10 @@ impl Attribute {
 /// The meaning of a message in the tables.
 #[derive(Clone, Copy)]
 enum Meaning {
-    /// The path itself failed.
+    /// The path itself failed, which the source has.
     Path,
+    /// The path itself failed, which the source may not have any more.
+    Removal,
     /// A directory and all that is in it failed.
     Contents,
     /// The path could not take the place of a directory.
@@ -113,7 +117,7 @@ enum NamePlace {
 }
 
 use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
-use Meaning::{Contents, Obstructed, Path, TooLong};
+use Meaning::{Contents, Obstructed, Path, Removal, TooLong};
 use NamePlace::{Quoted, Until};
 
 /// Messages that end with the text and number of an error (`: Permission denied (13)`): the text in
@@ -135,14 +139,14 @@ const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
     ("fsync ", Quoted, Path),
     ("fstat ", Quoted, Path),
     ("lseek of ", Quoted, Path),
-    ("rename failed for ", Quoted, Path),
-    ("rename ", Quoted, Path),
+    ("rename failed for ", Quoted, Removal),
+    ("rename ", Quoted, Removal),
     ("copy ", Quoted, Path),
     ("symlink ", Quoted, Path),
     ("mknod ", Quoted, Path),
     ("link ", Quoted, Path),
-    ("unlink ", Quoted, Path),
-    ("delete_file: unlink(", Until(") failed"), Path),
+    ("unlink ", Quoted, Removal),
+    ("delete_file: unlink(", Until(") failed"), Removal),
     ("delete_file: rmdir(", Until(") failed"), Contents),
     ("readlink_stat(", Quoted, Contents),
     ("readlink ", Quoted, Path),
@@ -356,6 +360,7 @@ pub fn read(line: &[u8]) -> ErrorLine {
         return ErrorLine::TooLong(QuotedName {
             readings: vec![unescape(&rest[colon.map_or(0, |at| at + 2)..]).into_owned()],
             with_contents: false,
+            may_be_deleted: false,
         });
     }
     let bare = without_program(line);
@@ -450,6 +455,7 @@ fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(QuotedN
         let name = QuotedName {
             readings,
             with_contents: matches!(meaning, Contents),
+            may_be_deleted: !matches!(meaning, Path),
         };
         Some((name, *meaning))
     })

@@ -222,7 +222,8 @@ impl Blame {
                         return RetryEntries::new();
                     }
                 }
-                if let (true, [path]) = (found.is_empty(), paths.as_slice()) {
+                let is_deleted = found.is_empty() && name.may_be_deleted;
+                if let (true, [path]) = (is_deleted, paths.as_slice()) {
                     find_at_target(path, name.with_contents, &mut found);
                 }
             }

@@ -258,7 +258,7 @@ fn a_comparison_of_everything_asks_the_disk() {
         let roots = [format!("{source}/").into_bytes(), b"/trg/".to_vec()];
         Blame::of_everything(&roots, 100)
     };
-    let table: [(String, &[(&str, Etype)]); 13] = [
+    let table: [(String, &[(&str, Etype)]); 16] = [
         (
             format!("rsync: send_files failed to open \"{source}/d/f\": X (13)"),
             &[("/d/f", Etype::Modify)],
@@ -310,6 +310,16 @@ fn a_comparison_of_everything_asks_the_disk() {
         (
             "rsync: mkstemp \"/elsewhere/.h.Ab12Cd\" failed: X (13)".into(),
             &[],
+        ),
+        // What is sent is at the source, or the name is not understood.
+        ("rsync: mkstemp \"nowhere\" failed: X (13)".into(), &[]),
+        (
+            format!("rsync: send_files failed to open \"{source}/d/gone\": X (13)"),
+            &[],
+        ),
+        (
+            "rsync: unlink \"d/gone\" failed: X (13)".into(),
+            &[("/d/gone", Etype::Delete)],
         ),
     ];
     for (line, expected) in table {
