@@ -138,6 +138,8 @@ mod tests {
     use super::*;
     use crate::sync::tests::sync_with;
 
+    type Entries = &'static [(Etype, &'static [u8])];
+
     /// A sync with `maxProcesses = 3`.
     fn parallel() -> Sync {
         let mut sync = sync_with(Policy::Coalesce);
@@ -170,28 +172,28 @@ mod tests {
     #[test]
     fn a_directory_that_a_later_transfer_changed_is_sent_again_after_the_older_one() {
         use Etype::{Attrib, Create, Delete, Modify};
-        let cases: [(&[_], &[_], &[(Etype, &[u8])]); 6] = [
-            (
+        let cases: [[Entries; 3]; 6] = [
+            [
                 &[(Create, b"/d/a".as_slice())],
                 &[(Create, b"/d/b".as_slice())],
                 &[(Attrib, b"/d/")],
-            ),
+            ],
             // The times of all directories of a path are set, those above a name change with it.
-            (
+            [
                 &[(Modify, b"/d/e/a")],
                 &[(Create, b"/d/b")],
                 &[(Attrib, b"/d/")],
-            ),
-            (&[(Modify, b"/d/a")], &[(Create, b"/d/e/b")], &[]),
-            (&[(Modify, b"/a")], &[(Attrib, b"/d/")], &[(Attrib, b"/")]),
-            (
+            ],
+            [&[(Modify, b"/d/a")], &[(Create, b"/d/e/b")], &[]],
+            [&[(Modify, b"/a")], &[(Attrib, b"/d/")], &[(Attrib, b"/")]],
+            [
                 &[(Delete, b"/e/a")],
                 &[(Delete, b"/e/")],
                 &[(Attrib, b"/"), (Delete, b"/e/")],
-            ),
-            (&[(Delete, b"/e/a")], &[(Delete, b"/f/")], &[(Attrib, b"/")]),
+            ],
+            [&[(Delete, b"/e/a")], &[(Delete, b"/f/")], &[(Attrib, b"/")]],
         ];
-        for (older, later, want) in cases {
+        for [older, later, want] in cases {
             let mut sync = parallel();
             let first = begin(&mut sync, older);
             let second = begin(&mut sync, later);
