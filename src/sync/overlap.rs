@@ -174,8 +174,8 @@ mod tests {
         use Etype::{Attrib, Create, Delete, Modify};
         let cases: [[Entries; 3]; 6] = [
             [
-                &[(Create, b"/d/a".as_slice())],
-                &[(Create, b"/d/b".as_slice())],
+                &[(Create, b"/d/a")],
+                &[(Create, b"/d/b")],
                 &[(Attrib, b"/d/")],
             ],
             // The times of all directories of a path are set, those above a name change with it.
