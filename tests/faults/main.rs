@@ -18,6 +18,7 @@
 //! | parallel | transfers of one sync at the same time |
 //! | partial | transfers that fail for some paths |
 //! | unsendable | files and directories that rsync cannot transfer |
+//! | permissions | directories that the daemon may not read or enter for a time |
 //! | random_failures | an rsync that fails at random, unreadable files |
 //! | obstructed | directories on the target that must not be deleted |
 //! | long_paths | paths that are too long for rsync |
@@ -57,6 +58,7 @@ mod names;
 mod obstructed;
 mod parallel;
 mod partial;
+mod permissions;
 mod races;
 mod random_failures;
 mod reload;

@@ -164,7 +164,7 @@ impl InotifyBackend {
         for (path, error) in &listing.failures {
             self.report_failure(path, error, observer);
         }
-        if listing.skipped {
+        if listing.skipped || !listing.failures.is_empty() {
             self.tree.set(node, Flags::SKIPPED);
         }
         let before: Vec<DirNode> = self.tree.children(node).collect();
@@ -217,6 +217,7 @@ impl InotifyBackend {
             }
             ListOutcome::Failed(error) => {
                 self.add_orphans(listing);
+                self.tree.set(node, Flags::SKIPPED);
                 let mut path = Vec::new();
                 self.tree.path(node, &mut path);
                 observer.watch_failed(&path, error, "reading a directory");

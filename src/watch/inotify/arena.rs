@@ -24,7 +24,8 @@ impl Flags {
     pub const REPORT_DUE: Flags = Flags(2);
     /// The kernel has sent IN_DELETE_SELF.
     pub const DYING: Flags = Flags(4);
-    /// The directory has subdirectories that no scope wanted when they were listed.
+    /// The directory has subdirectories that no scope wanted when they were listed, or that could not
+    /// be watched.
     pub const SKIPPED: Flags = Flags(8);
     /// The directory is the root of a scope.
     pub const SCOPE_ROOT: Flags = Flags(16);

@@ -92,7 +92,15 @@ impl InotifyBackend {
             } else if event.attributes() {
                 self.build_path(node, b"", false);
                 observer.event(Event::Attrib { path: &self.path });
+                self.retry_skipped(node);
             }
+        }
+    }
+
+    /// Watches subdirectories of a directory that could not be watched.
+    fn retry_skipped(&mut self, node: DirNode) {
+        if self.tree.has(node, Flags::SKIPPED) {
+            self.recheck(node, RecheckTarget::Skipped);
         }
     }
 
@@ -115,12 +123,15 @@ impl InotifyBackend {
         for node in self.tree.nodes_of(event.wd) {
             self.build_path(node, event.name, event.directory());
             observer.event(Event::Attrib { path: &self.path });
-            // A directory that was unreadable may be readable now.
-            if event.directory()
-                && self.tree.child(node, event.name).is_none()
-                && self.scopes.wanted(&self.path)
-            {
-                self.reconcile(node, event.name, Cause::Recheck, observer);
+            if !event.directory() || !self.scopes.wanted(&self.path) {
+                continue;
+            }
+            // A directory that was unreadable may be readable now, or those in it accessible.
+            match self.tree.child(node, event.name) {
+                None => {
+                    self.reconcile(node, event.name, Cause::Recheck, observer);
+                }
+                Some(child) => self.retry_skipped(child),
             }
         }
     }

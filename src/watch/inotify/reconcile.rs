@@ -188,6 +188,7 @@ impl InotifyBackend {
             Ok(wd) => DirState::Directory(wd),
             Err(error) => {
                 if !vanished(&error) {
+                    self.tree.set(parent, Flags::SKIPPED);
                     self.report_failure(path, &error, observer);
                 }
                 DirState::Nothing
