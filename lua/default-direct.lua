@@ -59,7 +59,7 @@ direct.full = whole
 function direct.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local codes = config.exitcodes or config.rsyncExitCodes
-  local result = native.verdict(codes, exitcode, signal)
+  local result = native.verdict(codes, exitcode, signal, errors)
   if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end

@@ -68,7 +68,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local move = not agent.isList and agent.etype == "Move"
   local codes = config.exitcodes or config.rsyncExitCodes
   if move then codes = config.sshExitCodes end
-  local result = native.verdict(codes, exitcode, signal)
+  local result = native.verdict(codes, exitcode, signal, errors)
 
   if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)

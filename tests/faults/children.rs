@@ -146,6 +146,34 @@ fn critical_exit_code_ends_one_sync_only() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
+/// The other side has ended, and its message was lost with the connection.
+#[test]
+fn a_critical_exit_code_after_a_lost_connection_is_retried() {
+    for line in [
+        "rsync: [sender] read error: Connection reset by peer (104)",
+        "rsync: [sender] write error: Broken pipe (32)",
+        "rsync: connection unexpectedly closed (42 bytes received so far) [sender]",
+    ] {
+        let dir = Dir::new();
+        let fake = Fake::passing(&dir);
+        // The first failures may be those of an option.
+        fake.exits(&[0, 2, 2, 2, 0]);
+        for call in 2..5 {
+            let trailer =
+                "rsync error: protocol incompatibility (code 2) at io.c(1) [sender=3.5.0]";
+            dir.put(&format!("fake/say.{call}"), format!("{line}\n{trailer}\n"));
+        }
+        let mut daemon = Daemon::new(&dir, &with_other(&dir)).start();
+        daemon.wait_for("both have started up", |daemon| {
+            daemon.log().matches("finished.").count() == 2
+        });
+        dir.write("f", "1");
+        daemon.wait_equal();
+        assert!(!daemon.log().contains("ended by"), "{}", daemon.log());
+        assert!(fake.calls().len() >= 5, "{}", daemon.log());
+    }
+}
+
 #[test]
 fn the_last_sync_that_ends_ends_the_daemon() {
     let dir = Dir::new();
