@@ -419,4 +419,21 @@ mod tests {
         sync.ingest(Event::Modify { path: b"/src/b" }, 2);
         assert!(matches!(sync.ready(3), Ready::At(_)));
     }
+
+    /// The target is not like the source before they have arrived.
+    #[test]
+    fn the_times_of_directories_after_a_move_belong_to_the_changes_before_a_mark() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.ingest(Event::Modify { path: b"/src/a" }, 0);
+        let mut mark = sync.mark();
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.begin(&ids);
+        sync.succeeded(&ids);
+        sync.send_times([b"/".to_vec()].into(), 1);
+        assert!(!sync.reached(&mut mark));
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.begin(&ids);
+        sync.succeeded(&ids);
+        assert!(sync.reached(&mut mark));
+    }
 }
