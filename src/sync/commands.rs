@@ -436,4 +436,15 @@ mod tests {
         sync.succeeded(&ids);
         assert!(sync.reached(&mut mark));
     }
+
+    #[test]
+    fn a_comparison_that_replaces_lost_work_belongs_to_the_changes_before_a_mark() {
+        for compare in [Sync::compare_once, Sync::resync, Sync::resync_once] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.has_full = true;
+            let mut mark = sync.mark();
+            compare(&mut sync, 1);
+            assert!(!sync.reached(&mut mark));
+        }
+    }
 }
