@@ -233,6 +233,19 @@ fn a_reader_that_was_overrun_compares_everything() {
     assert_eq!(due(&mut first, 10 * SECOND), ["/a", "/b", "/c"]);
 }
 
+/// At the end of the daemon they are stored for each target that lacks them.
+#[test]
+fn changes_in_the_journal_are_pending_for_the_readers_that_lack_them() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    modify(&mut first, "/src/a");
+    assert_eq!(due(&mut first, 10 * SECOND), ["/a"]);
+    succeed(&mut first);
+    assert_eq!(first.pending_events().0, []);
+    let pending = (Etype::Modify, b"/a".to_vec(), None);
+    assert_eq!(second.pending_events().0, [pending]);
+}
+
 #[test]
 fn a_flush_makes_the_changes_before_it_due() {
     let (mut first, mut second) = (reader(), reader());
