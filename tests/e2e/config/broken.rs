@@ -24,8 +24,9 @@ local function values()
     io.stdout, coroutine.create(print), setmetatable({ }, { __index = function() error("no") end }),
     "Create", "Move", "Modify", inlets[1] or 0, inlets[2] or 0, stale[1] or 0,
     stale[random(#stale + 1)] or 0, lists[1] or 0, lists[random(#lists + 1)] or 0,
-    -- settings(default) would set what its order of keys says before its error.
-    Queue.new(), setmetatable({ }, { __index = default }), lsyncd, _G and string or 0,
+    -- settings(default) and settings(lsyncd) would set what the order of keys says before the error.
+    Queue.new(), setmetatable({ }, { __index = default }), setmetatable({ }, { __index = lsyncd }),
+    _G and string or 0,
     setmetatable({ }, { __tostring = function() error("no") end, __len = function() return 7 end }),
   }
   return v
