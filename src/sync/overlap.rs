@@ -31,13 +31,15 @@ struct Running {
 impl Running {
     /// Adds what this transfer and a later one both change.
     fn overlap(&mut self, queue: &Queue, later: &BTreeMap<Vec<u8>, Etype>) {
-        let entries = || self.ids.iter().filter_map(|id| queue.get(*id));
-        let is_full = entries().any(|delay| delay.etype().is_special());
+        let mut entries = self.ids.iter().filter_map(|id| queue.get(*id));
+        let is_full = entries.any(|delay| delay.etype().is_special());
         if is_full || self.ids.len() > MAX_EXAMINED {
-            self.again.extend(later.clone());
+            for (path, etype) in later {
+                add(&mut self.again, path, *etype);
+            }
             return;
         }
-        for delay in entries() {
+        for delay in self.ids.iter().filter_map(|id| queue.get(*id)) {
             let (path, _) = delay.paths();
             for directory in paths::directories(&path) {
                 // Not all events tell that their object is a directory.
@@ -47,7 +49,7 @@ impl Running {
                         Etype::Delete => Etype::Delete,
                         _ => Etype::Attrib,
                     };
-                    self.again.insert(directory.to_vec(), etype);
+                    add(&mut self.again, directory, etype);
                 }
             }
         }
@@ -59,6 +61,14 @@ impl Running {
             delay.is_some_and(|delay| delay.status() == Status::Active)
         };
         !self.ids.iter().any(is_active)
+    }
+}
+
+/// Adds a path to queue again. A Delete stays one: it compares the contents of a directory.
+fn add(again: &mut BTreeMap<Vec<u8>, Etype>, path: &[u8], etype: Etype) {
+    let known = again.entry(path.to_vec()).or_insert(etype);
+    if *known != Etype::Delete {
+        *known = etype;
     }
 }
 
@@ -74,7 +84,7 @@ fn touched(queue: &Queue, ids: &[DelayId]) -> BTreeMap<Vec<u8>, Etype> {
         if let Some(parent) = paths::parent(&path) {
             touched.entry(parent.to_vec()).or_insert(Etype::Attrib);
         }
-        touched.insert(path, delay.etype());
+        add(&mut touched, &path, delay.etype());
     }
     touched
 }
@@ -123,11 +133,8 @@ impl Sync {
         if ended.iter().any(|ended| ended.lost_events) {
             self.compare_once(now);
         }
-        let again: BTreeMap<_, _> = ended.into_iter().flat_map(|ended| ended.again).collect();
-        if !again.is_empty() {
+        for (path, etype) in ended.into_iter().flat_map(|ended| ended.again) {
             self.requeues += 1;
-        }
-        for (path, etype) in again {
             self.push(etype, &path, None, now);
         }
     }
@@ -205,6 +212,21 @@ mod tests {
                 .collect();
             assert_eq!(found, want, "{older:?}, then {later:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_deleted_is_compared_whatever_later_transfers_changed_in_it() {
+        let mut sync = parallel();
+        let first = begin(&mut sync, &[(Etype::Create, b"/e/a")]);
+        for later in [(Etype::Delete, b"/e/".as_slice()), (Etype::Create, b"/e/b")] {
+            let ids = begin(&mut sync, &[later]);
+            assert_eq!(end(&mut sync, &ids), []);
+        }
+        let want = [
+            (Etype::Attrib, b"/".to_vec()),
+            (Etype::Delete, b"/e/".to_vec()),
+        ];
+        assert_eq!(end(&mut sync, &first), want);
     }
 
     #[test]
