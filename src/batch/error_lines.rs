@@ -94,9 +94,9 @@ impl Attribute {
 /// The meaning of a message in the tables.
 #[derive(Clone, Copy)]
 enum Meaning {
-    /// The path itself failed, which the source has.
+    /// The path itself failed. It is to be sent, so it is in the source.
     Path,
-    /// The path itself failed, which the source may not have any more.
+    /// The path itself failed. It may be a deletion of a path that is not in the source.
     Removal,
     /// A directory and all that is in it failed.
     Contents,

@@ -240,7 +240,7 @@ impl OpenFiles {
 enum WriteCheck {
     /// Neither a regular file nor a symlink, or gone.
     Other,
-    /// Nobody has it open for writing, as nobody can a symlink, whose time was set.
+    /// Nobody has it open for writing. Nobody can open a symlink: its time was set.
     Complete,
     /// It is open for writing, or this cannot be determined (`certain` is false).
     Open { certain: bool },

@@ -311,7 +311,7 @@ fn a_comparison_of_everything_asks_the_disk() {
             "rsync: mkstemp \"/elsewhere/.h.Ab12Cd\" failed: X (13)".into(),
             &[],
         ),
-        // What is sent is at the source, or the name is not understood.
+        // A path to be sent is in the source, or the name is not understood.
         ("rsync: mkstemp \"nowhere\" failed: X (13)".into(), &[]),
         (
             format!("rsync: send_files failed to open \"{source}/d/gone\": X (13)"),

@@ -62,7 +62,7 @@ impl InotifyBackend {
             self.appeared(wd, name, event.directory(), observer);
         } else if event.is(libc::IN_DELETE) {
             self.left(wd, name, event.directory(), Loss::Deleted, observer);
-        } else if event.attributes() {
+        } else if event.changes_attributes() {
             self.attributes(event, observer);
         } else if event.is(libc::IN_MODIFY) && self.open_files.tracks() {
             self.open_files.touched(wd, name, true, self.now);
@@ -89,7 +89,7 @@ impl InotifyBackend {
                 continue;
             } else if event.is(libc::IN_MOVE_SELF) {
                 self.drop_tree(node, Loss::Moved);
-            } else if event.attributes() {
+            } else if event.changes_attributes() {
                 self.build_path(node, b"", false);
                 observer.event(Event::Attrib { path: &self.path });
                 self.retry_skipped(node);

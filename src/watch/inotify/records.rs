@@ -38,9 +38,9 @@ impl RawEvent<'_> {
         self.is(libc::IN_ISDIR)
     }
 
-    /// Returns true if attributes changed. utimensat(2) that sets the modification time alone
+    /// Returns true if attributes have changed. utimensat(2) that sets the modification time alone
     /// causes IN_MODIFY, which has no other meaning for a directory.
-    pub fn attributes(&self) -> bool {
+    pub fn changes_attributes(&self) -> bool {
         self.is(libc::IN_ATTRIB) || self.is(libc::IN_MODIFY) && self.directory()
     }
 }
