@@ -3,7 +3,7 @@
 use nix::unistd::geteuid;
 
 use crate::support::daemon::{Daemon, MIRROR};
-use crate::support::dir::{Dir, program, skip};
+use crate::support::dir::{Dir, skip};
 
 /// Makes a directory inaccessible before the start or after it, and accessible again. What it
 /// contains must be watched then.
@@ -15,12 +15,9 @@ fn is_watched_again(closed: &str, mode: u32, before_start: bool) {
         dir.chmod(closed, mode);
     }
     let config = format!("settings{{ insist = true }} {MIRROR}");
-    let mut daemon = Daemon::new(&dir, &config);
-    if geteuid().is_root() {
-        let setpriv = program("setpriv").unwrap();
-        let no_power = "-dac_override,-dac_read_search";
-        daemon = daemon.wrapped(&[setpriv.to_str().unwrap(), "--bounding-set", no_power]);
-    }
+    let Some(daemon) = Daemon::new(&dir, &config).powerless() else {
+        return skip("no setpriv");
+    };
     let mut daemon = daemon.start();
     daemon.wait_log("finished.");
     if !before_start {
@@ -46,9 +43,6 @@ fn is_watched_again(closed: &str, mode: u32, before_start: bool) {
 
 #[test]
 fn a_directory_that_could_not_be_entered_is_watched_when_it_can() {
-    if geteuid().is_root() && program("setpriv").is_none() {
-        return skip("no setpriv");
-    }
     for closed in ["closed", "closed/below"] {
         for mode in [0o444, 0o000] {
             for before_start in [true, false] {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use super::dir::{Dir, limit, poll, program};
 use super::tree;
@@ -91,6 +91,18 @@ impl<'d> Daemon<'d> {
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|arg| self.dir.expand(arg)).collect();
         self
+    }
+
+    /// Starts the daemon without root's right to read and enter every directory. Returns `None` if
+    /// this needs setpriv(1), which is not there.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn powerless(self) -> Option<Self> {
+        if !geteuid().is_root() {
+            return Some(self);
+        }
+        let setpriv = program("setpriv")?;
+        let dropped = "-dac_override,-dac_read_search";
+        Some(self.wrapped(&[setpriv.to_str()?, "--bounding-set", dropped]))
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Self {

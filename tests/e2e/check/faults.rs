@@ -68,9 +68,6 @@ fn a_removed_staging_directory_is_made_again() {
 /// The daemon runs without the capabilities that let root read every directory.
 #[test]
 fn an_unreadable_directory_holds_nothing_up() {
-    let Some(setpriv) = program("setpriv") else {
-        return skip("no setpriv");
-    };
     for mode in [0o000, 0o444] {
         let dir = site();
         for place in ["closed", "open"] {
@@ -83,11 +80,10 @@ fn an_unreadable_directory_holds_nothing_up() {
         fs::create_dir(dir.trg("closed")).unwrap();
         fs::write(dir.trg("closed/f"), "older").unwrap();
         dir.chmod("closed", mode);
-        let setpriv = setpriv.to_str().unwrap();
-        let powerless = [setpriv, "--bounding-set", "-dac_override,-dac_read_search"];
-        let mut daemon = Daemon::new(&dir, &config(COMMAND))
-            .wrapped(&powerless)
-            .start();
+        let Some(daemon) = Daemon::new(&dir, &config(COMMAND)).powerless() else {
+            return skip("no setpriv");
+        };
+        let mut daemon = daemon.start();
         arrives(&dir, &mut daemon, "open/f", "good");
         sentinel(&dir, &mut daemon, "s");
         if mode == 0 {
