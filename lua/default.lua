@@ -152,17 +152,6 @@ function default.init(event)
   end
 end
 
--- Returns true if the connection was lost and no line contains another reason. rsync can exit with
--- code 2 then: the message of the other side is lost with the connection.
-local function is_hung_up(errors)
-  local line = native.reason(errors or "")
-  local texts = { "Connection reset by peer (", "Broken pipe (", "connection unexpectedly closed" }
-  for _, text in ipairs(texts) do
-    if line:find(text, 1, true) then return true end
-  end
-  return false
-end
-
 -- Returns the meaning of an exit code from the table. Without a table, every code except 0 is
 -- "die". If the table has no entry for 0, 0 is "ok". A child that was ended by a signal is repeated,
 -- regardless of an entry for 128 + signal. With the built-in table, a lost connection is no reason
@@ -171,7 +160,7 @@ local function verdict(codes, exitcode, signal, errors)
   if signal then return "again" end
   if getmetatable(codes) == built_in then
     native.used_default_exit_codes()
-    if codes[exitcode] == "die" and is_hung_up(errors) then return "again" end
+    if codes[exitcode] == "die" and native.is_connection_lost(errors or "") then return "again" end
   end
   if type(codes) == "table" and (codes[exitcode] or exitcode ~= 0) then return codes[exitcode] end
   return exitcode == 0 and "ok" or "die"

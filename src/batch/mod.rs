@@ -57,7 +57,7 @@ use std::time::SystemTime;
 use crate::log::escape;
 
 pub use list_strategy::ListStrategy;
-pub use reason::reason;
+pub use reason::{is_connection_lost, reason};
 pub use remedy::remedy;
 
 /// The change that an event reports for its path.

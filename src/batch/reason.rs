@@ -156,6 +156,21 @@ pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
     &line[..line.len().min(MAX_LENGTH)]
 }
 
+/// Parts of the lines that say that the connection to the other side was lost.
+const LOST: [&[u8]; 3] = [
+    b"Broken pipe (",
+    b"Connection reset by peer (",
+    b"connection unexpectedly closed",
+];
+
+/// Returns true if the connection was lost and no line of the error output has another reason. What
+/// the other side had to say is lost with the connection, and rsync may exit with code 2 then.
+pub fn is_connection_lost<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    let line = reason(lines);
+    let mut lost = LOST.iter();
+    lost.any(|part| line.windows(part.len()).any(|found| found == *part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

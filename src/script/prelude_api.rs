@@ -81,6 +81,14 @@ fn errors_and_texts(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> R
             lua.create_string(batch::reason(errors.split(|&byte| byte == b'\n')))
         })?,
     )?;
+    native.set(
+        "is_connection_lost",
+        lua.create_function(|_, errors: mlua::BString| {
+            Ok(batch::is_connection_lost(
+                errors.split(|&byte| byte == b'\n'),
+            ))
+        })?,
+    )?;
     let shared = Rc::clone(context);
     native.set(
         "used_default_exit_codes",

@@ -21,6 +21,7 @@ use self::source_disk::SourceDisk;
 use super::collapse::{Collapsed, Disk, FileKind, PathRef, collapse};
 use super::long_paths;
 use super::probe::Binary;
+use super::reason::is_connection_lost;
 use super::rsync_options::{self, ListSupport};
 use super::{
     BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, files_from,
@@ -39,6 +40,8 @@ pub struct ListStrategy {
     rules: bool,
     /// True if a call may have had filter rules.
     ruled: bool,
+    /// True if the last call failed because the connection was lost.
+    lost: bool,
     /// Our options that are omitted because an rsync refused them.
     without: Vec<&'static str>,
     /// The options that the user set.
@@ -56,6 +59,7 @@ impl Default for ListStrategy {
             missing: true,
             rules: true,
             ruled: false,
+            lost: false,
             without: Vec::new(),
             own: Vec::new(),
             probe: Binary::deletes_missing,
@@ -175,14 +179,15 @@ impl ListStrategy {
         code: i32,
         output: impl IntoIterator<Item = L>,
     ) -> Option<String> {
+        let was_lost = std::mem::take(&mut self.lost);
         // 1 usage, 2 protocol, 4 action not supported, 10 and 12 the other side hung up.
         if !matches!(code, 1 | 2 | 4 | 10 | 12) {
             return None;
         }
         let mut blame = OptionBlame::default();
-        for line in output {
-            blame.read(line.as_ref());
-        }
+        let lines = output.into_iter().inspect(|line| blame.read(line.as_ref()));
+        let lines: Vec<L> = lines.collect();
+        self.lost = is_connection_lost(lines.iter().map(AsRef::as_ref));
         if let Some(name) = blame.refused {
             return self.refused(kind, name);
         }
@@ -190,8 +195,11 @@ impl ListStrategy {
             self.rules = false;
             return Some(USES_FILTERS.to_owned());
         }
-        // Codes 2 and 4 would end the daemon otherwise, so trying another call costs nothing.
-        let doubt = blame.other || blame.rules || matches!(code, 2 | 4);
+        // Codes 2 and 4 would end the daemon otherwise, so trying another call costs nothing. Code 2
+        // may also follow from a lost connection, which says nothing about the call if it is lost
+        // once. If each call loses it, the reason may be lost each time as well.
+        let is_unsupported = code == 4 || code == 2 && (was_lost || !self.lost);
+        let doubt = blame.other || blame.rules || is_unsupported;
         if kind == (TransferKind::FilesFrom { missing: true }) && doubt && self.missing {
             self.missing = false;
             return Some(USES_FILTERS.to_owned());

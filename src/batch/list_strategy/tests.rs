@@ -341,6 +341,31 @@ fn other_failures_change_nothing() {
     }
 }
 
+/// The other side may have been ended, or it may have refused the call: its message is lost.
+#[test]
+fn only_connections_lost_again_and_again_change_the_list() {
+    const LOST: [&str; 2] = [
+        "rsync: [sender] read error: Connection reset by peer (104)",
+        "rsync error: protocol incompatibility (code 2) at io.c(1) [sender=3.5.0]",
+    ];
+    for between in [0, 23] {
+        let mut strategy = ListStrategy::new();
+        assert!(strategy.failed(MISSING, 2, LOST).is_none());
+        assert!(strategy.failed(MISSING, between, [""]).is_none());
+        assert!(strategy.failed(MISSING, 2, LOST).is_none(), "{between}");
+        assert!(strategy.missing);
+    }
+    let mut strategy = ListStrategy::new();
+    assert!(strategy.failed(MISSING, 12, LOST).is_none());
+    assert!(strategy.failed(MISSING, 12, LOST).is_none());
+    assert!(strategy.failed(MISSING, 2, LOST).is_some());
+    assert!(!strategy.missing);
+    // The other side's own message arrived.
+    let mut strategy = ListStrategy::new();
+    let text = "invalid file mode 00 for gone [Receiver]";
+    assert!(strategy.failed(MISSING, 2, [LOST[0], text]).is_some());
+}
+
 #[test]
 fn refused_filters_are_left_out() {
     for text in [
