@@ -139,6 +139,19 @@ pub fn is_in(names: &[&str], name: &[u8]) -> bool {
     names.iter().any(|known| known.as_bytes() == name)
 }
 
+/// Returns true if the arguments have one of these long options or letters.
+pub fn has(words: &[Vec<u8>], options: &[&str], letters: &[u8]) -> bool {
+    parse(words).any(|(arg, _)| match arg {
+        RsyncArg::Long { name, .. } => is_in(options, name),
+        RsyncArg::Letters { flags, last } => {
+            let last = last.map(|(letter, _)| letter);
+            let mut own = flags.iter().copied().chain(last);
+            own.any(|letter| letters.contains(&letter))
+        }
+        RsyncArg::Operand(_) => false,
+    })
+}
+
 /// A part of an argument that is kept or left out, with its value if it has one.
 #[derive(Clone, Copy, Debug)]
 pub enum ArgPart<'w> {
@@ -194,6 +207,33 @@ mod tests {
 
     fn words(text: &str) -> Vec<Vec<u8>> {
         text.split(' ').map(Into::into).collect()
+    }
+
+    #[test]
+    fn an_option_is_found_among_others_but_not_in_a_value() {
+        let has_backup = |text: &str| has(&words(text), &["backup", "suffix"], b"b");
+        for text in [
+            "-b",
+            "-abv",
+            "-vbe ssh",
+            "--backup",
+            "--suffix=~",
+            "--suffix ~",
+        ] {
+            assert!(has_backup(text), "{text}");
+        }
+        for text in [
+            "-a",
+            "-esb",
+            "-e -b",
+            "--exclude --backup",
+            "--no-backup",
+            "backup",
+            "b",
+        ] {
+            assert!(!has_backup(text), "{text}");
+        }
+        assert!(has(&words("-av -e ssh"), &[], b"e"));
     }
 
     #[test]

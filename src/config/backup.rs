@@ -78,7 +78,7 @@ pub fn exclusion(config: &Table, source: &[u8]) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     };
     if let Value::Table(rsync) = config.get("rsync")?
-        && (truthy(&rsync.get("delete_excluded")?) || has_extra(&rsync, &["--delete-excluded"])?)
+        && (truthy(&rsync.get("delete_excluded")?) || has_extra(&rsync, &["delete-excluded"], b"")?)
     {
         let text = "deletes excluded files, and with them the backups in the target. Write a \
                     backup.dir outside of the target.";
@@ -239,7 +239,7 @@ fn refuse_own_options(rsync: &Table) -> Result<()> {
             return Err(config_error_about(key, text));
         }
     }
-    if has_extra(rsync, &["--backup", "--backup-dir", "--suffix", "-b"])? {
+    if has_extra(rsync, &["backup", "backup-dir", "suffix"], b"b")? {
         let text = "rsync._extra has an option of backups, and so has backup = { ... }. \
                     Remove one of them.";
         return Err(config_error_about("_extra", text));

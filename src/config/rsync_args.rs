@@ -5,6 +5,7 @@ use mlua::{Result, Table, Value};
 use super::config_error::config_error_about;
 use super::keys::{Argument, RSYNC, ValueType};
 use super::{kind_of, text_of, truthy};
+use crate::rsync_syntax;
 
 /// The keys that `archive = true` switches on unless they are set.
 const ARCHIVE_KEYS: &[&str] = &[
@@ -20,27 +21,23 @@ const ARCHIVE_KEYS: &[&str] = &[
 
 /// An option for full comparisons. With the list of a batch, rsync would delete everything that is
 /// not listed.
-const DELETE_EXCLUDED: &str = "--delete-excluded";
+const DELETE_EXCLUDED: &str = "delete-excluded";
 
-/// Returns true if `_extra` has one of these options.
-pub fn has_extra(rsync: &Table, options: &[&str]) -> Result<bool> {
+/// Returns true if `_extra` has one of these long options or letters.
+pub fn has_extra(rsync: &Table, options: &[&str], letters: &[u8]) -> Result<bool> {
     let Value::Table(extra) = rsync.get("_extra")? else {
         return Ok(false);
     };
-    for word in extra.sequence_values::<Value>() {
-        let word = text_of(&word?).unwrap_or_default();
-        let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
-        if options.iter().any(|option| option.as_bytes() == name) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let words = extra.sequence_values::<Value>();
+    let words = words.map(|word| Ok(text_of(&word?).unwrap_or_default()));
+    let words = words.collect::<Result<Vec<_>>>()?;
+    Ok(rsync_syntax::has(&words, options, letters))
 }
 
 /// Sets `delete_excluded` in `rsync` if the `_extra` of `given` has that option, which is not among
 /// the [`words`].
 pub fn adopt_delete_excluded(rsync: &Table, given: &Table) -> Result<()> {
-    if has_extra(given, &[DELETE_EXCLUDED])? {
+    if has_extra(given, &[DELETE_EXCLUDED], b"")? {
         rsync.set("delete_excluded", true)?;
     }
     Ok(())
@@ -131,12 +128,10 @@ fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
         // As in lsyncd, a text has no effect; a warning is logged.
         Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
-            for value in extra.sequence_values::<Value>() {
-                let word = text_of(&value?).ok_or_else(wrong)?;
-                if word != DELETE_EXCLUDED.as_bytes() {
-                    words.push(word);
-                }
-            }
+            let own = extra.sequence_values::<Value>();
+            let own = own.map(|value| text_of(&value?).ok_or_else(wrong));
+            let own = own.collect::<Result<Vec<_>>>()?;
+            words.extend(rsync_syntax::without(&own, &[DELETE_EXCLUDED], b""));
         }
         _ => return Err(wrong()),
     }

@@ -4,6 +4,8 @@
 //! A server prints it to its standard error or sends it to the client, which then exits with the
 //! code of the first thing it noticed: that the other side hung up.
 
+use crate::rsync_syntax;
+
 /// Options that are added to the user's, with the letter by which they may be refused. Some
 /// represent options that `--files-from` implies.
 const OURS: [(&str, u8); 8] = [
@@ -40,15 +42,9 @@ pub fn refused(line: &[u8]) -> Option<&'static str> {
 
 /// Returns true if the user's own options contain the option.
 pub fn is_own(words: &[Vec<u8>], name: &str) -> bool {
-    let letter = OURS
-        .iter()
-        .find(|(long, _)| *long == name)
-        .map(|(_, letter)| *letter);
-    words.iter().any(|word| match word.as_slice() {
-        [b'-', b'-', long @ ..] => long == name.as_bytes(),
-        [b'-', letters @ ..] => letter.is_some_and(|letter| letters.contains(&letter)),
-        _ => false,
-    })
+    let ours = OURS.iter().find(|(long, _)| *long == name);
+    let letter = ours.map_or(0, |(_, letter)| *letter);
+    rsync_syntax::has(words, &[name], &[letter])
 }
 
 /// The cause that the output of a failed call names.

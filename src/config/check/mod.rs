@@ -345,8 +345,12 @@ mod tests {
                 "\"-aL\"",
             ),
             (
-                "check = { command = { 'a' } }, rsync = { _extra = { '--copy-l' } }",
-                "--copy-l",
+                "check = { command = { 'a' } }, rsync = { _extra = { '--copy-links' } }",
+                "\"--copy-links\"",
+            ),
+            (
+                "check = { command = { 'a' } }, rsync = { _extra = { '-v', '-xe', 'ssh' } }",
+                "\"-xe\"",
             ),
             (
                 "check = { command = { 'a' } }, rsync = { _extra = { '/etc' } }",

@@ -6,7 +6,9 @@ use mlua::{Result, Table, Value};
 use crate::batch;
 use crate::config::target::resolved_soon;
 use crate::config::{config_error_about, text_of, truthy};
+use crate::log;
 use crate::paths;
+use crate::rsync_syntax::{self, RsyncArg};
 
 /// Keys of rsync options that send, or create on the target, other data than the staged tree.
 const UNCHECKED_KEYS: [&str; 7] = [
@@ -21,18 +23,18 @@ const UNCHECKED_KEYS: [&str; 7] = [
 
 /// The same options as words in `_extra`.
 const UNCHECKED_OPTIONS: [&str; 12] = [
-    "--append",
-    "--append-verify",
-    "--copy-links",
-    "--copy-unsafe-links",
-    "--copy-dirlinks",
-    "--copy-devices",
-    "--hard-links",
-    "--one-file-system",
-    "--files-from",
-    "--remove-source-files",
-    "--remove-sent-files",
-    "--read-batch",
+    "append",
+    "append-verify",
+    "copy-links",
+    "copy-unsafe-links",
+    "copy-dirlinks",
+    "copy-devices",
+    "hard-links",
+    "one-file-system",
+    "files-from",
+    "remove-source-files",
+    "remove-sent-files",
+    "read-batch",
 ];
 
 /// Checks the paths of staging and quarantine.
@@ -98,21 +100,19 @@ pub fn options(config: &Table) -> Result<()> {
         Value::Nil => Vec::new(),
         value => vec![value],
     };
-    for word in extra.iter().filter_map(text_of) {
-        let word = String::from_utf8_lossy(&word).into_owned();
-        let name = word.split('=').next().unwrap_or_default();
-        // rsync accepts unique prefixes of long options (popt(3)).
-        let long = name.len() > 2
-            && UNCHECKED_OPTIONS
-                .iter()
-                .any(|known| known.starts_with(name));
-        let short = word.starts_with('-') && !word.starts_with("--");
-        if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
-            let text = format!("\"{word}\" in rsync._extra cannot be combined with check");
-            return Err(wrong("_extra", text));
-        }
-    }
-    Ok(())
+    let words: Vec<Vec<u8>> = extra.iter().filter_map(text_of).collect();
+    let mut args = rsync_syntax::parse(&words);
+    let refused = args.find(|(arg, _)| match arg {
+        RsyncArg::Long { name, .. } => rsync_syntax::is_in(&UNCHECKED_OPTIONS, name),
+        RsyncArg::Letters { flags, .. } => flags.iter().any(|flag| b"LkHx".contains(flag)),
+        RsyncArg::Operand(_) => true,
+    });
+    let Some((_, own)) = refused else {
+        return Ok(());
+    };
+    let word = log::escape(&own[0]);
+    let text = format!("\"{word}\" in rsync._extra cannot be combined with check");
+    Err(wrong("_extra", text))
 }
 
 /// Returns the error for one key.
