@@ -83,10 +83,35 @@ fn subtree(path: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
 
     #[test]
     fn the_pattern_of_a_directory_matches_its_contents() {
         assert_eq!(subtree(b"/a\\b"), b"/a\\b");
         assert_eq!(subtree(b"/a\\b*/"), b"/a\\\\b\\*/***");
+    }
+
+    #[test]
+    fn deletions_that_were_left_out_are_repeated_when_they_are_possible() {
+        for (delete, repeated) in [(Delete::Always, 1), (Delete::Never, 0)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.delete = delete;
+            assert_eq!(sync.protected_patterns(), Some(Vec::new()));
+            sync.repeat_deletions(0);
+            assert_eq!(sync.queue.len(), 0);
+            for number in 0..=MAX_RULES {
+                let path = format!("/{number}").into_bytes();
+                sync.gate.blocked_mut().reject(&path, "no".into());
+            }
+            assert_eq!(sync.protected_patterns(), None);
+            sync.repeat_deletions(0);
+            assert_eq!(sync.queue.len(), 0);
+            sync.gate.blocked_mut().clear(b"/0");
+            sync.repeat_deletions(0);
+            assert_eq!(sync.queue.len(), repeated);
+            sync.repeat_deletions(0);
+            assert_eq!(sync.queue.len(), repeated);
+        }
     }
 }

@@ -447,4 +447,37 @@ mod tests {
             assert!(!sync.reached(&mut mark));
         }
     }
+
+    /// The queue is empty, but not everything that the target lacks is in it.
+    #[test]
+    fn what_is_not_queued_yet_belongs_to_the_changes_before_a_mark() {
+        type Change = fn(&mut Sync);
+        let cases: [(&str, Change); 6] = [
+            ("lost events", |sync| sync.owes_comparison = true),
+            ("a lost source", |sync| {
+                sync.source_lost("gone");
+            }),
+            ("an unwatched source", Sync::await_watches),
+            ("inherited events", |sync| {
+                let change = (Etype::Modify, b"/a".to_vec(), None);
+                sync.inherited.push(change);
+            }),
+            ("a search", |sync| {
+                sync.verify.suspect();
+                sync.verify.compares_all(true);
+            }),
+            ("found files", |sync| {
+                let begun = std::time::SystemTime::now();
+                let found = vec![b"/a".to_vec()];
+                sync.verify.found_elsewhere(begun, begun, found);
+            }),
+        ];
+        for (what, change) in cases {
+            let mut sync = sync_with(Policy::Coalesce);
+            let mut mark = sync.mark();
+            assert!(sync.reached(&mut mark), "{what}");
+            change(&mut sync);
+            assert!(!sync.reached(&mut mark), "{what}");
+        }
+    }
 }

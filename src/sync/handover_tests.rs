@@ -1,5 +1,6 @@
 //! Nothing that is pending is lost when a sync is replaced, or when syncs share a journal.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::retry::FailedEntries;
@@ -224,6 +225,8 @@ fn a_reader_that_was_overrun_compares_everything() {
         modify(&mut first, path);
         assert_eq!(second.has_gap(), path == "/src/c");
     }
+    let mut mark = second.mark();
+    assert!(!second.reached(&mut mark));
     let mut heir = sync_with(Policy::Coalesce);
     heir.config.init = false;
     heir.adopt(&second);
@@ -290,4 +293,69 @@ fn the_heirs_of_readers_read_the_same_journal() {
         heir.start(0);
         assert_eq!(queued(&heir), ["/a"]);
     }
+}
+
+/// What is known of it is needed by the next transfers: the new sync has missed nothing itself.
+#[test]
+fn the_unverified_changes_of_the_old_sync_are_taken_over() {
+    let mut old = sync_with(Policy::Coalesce);
+    let synced = SystemTime::UNIX_EPOCH;
+    old.verify.suspect_since(synced);
+    old.verify.add(b"/a");
+    let mut new = sync_with(Policy::Coalesce);
+    new.warm_start = Some(WarmStart::default());
+    new.adopt(&old);
+    assert_eq!(new.verify.synced(), synced);
+    assert!(new.verify.is_by_content(b"/a") && !new.verify.is_done());
+    assert!(new.startup_distrust().is_some());
+    let mut new = sync_with(Policy::Coalesce);
+    new.warm_start = Some(WarmStart::default());
+    new.adopt(&sync_with(Policy::Coalesce));
+    assert_eq!(new.startup_distrust(), None);
+}
+
+/// They would be sent or deleted on the target in spite of the new configuration, or of a file
+/// system that is not mounted.
+#[test]
+fn inherited_events_of_protected_paths_are_dropped() {
+    let mut old = sync_with(Policy::Coalesce);
+    for path in [&b"/a.tmp"[..], b"/inner/f", b"/kept"] {
+        old.queue.push(Etype::Delete, path, None, 0);
+    }
+    let mut new = sync_with(Policy::Coalesce);
+    new.filter.write().unwrap().add_exclude(b"*.tmp");
+    new.config.init = false;
+    new.adopt(&old);
+    new.remember_nested_mounts([b"/src/inner".to_vec()].into_iter());
+    new.update_nested_mounts(&Default::default());
+    new.start(0);
+    assert_eq!(queued(&new), ["/kept"]);
+}
+
+/// Without one, the changes of the source reach none of the targets.
+#[test]
+fn the_next_sync_of_a_journal_leads_when_the_leading_one_is_removed() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    let (first, second) = (Rc::new(first.into()), Rc::new(RefCell::new(second)));
+    choose_leaders([&first, &second].into_iter());
+    assert!(first.borrow().takes_events() && !second.borrow().takes_events());
+    drop(first);
+    choose_leaders([&second].into_iter());
+    assert!(second.borrow().takes_events());
+}
+
+/// The event is taken in by the leading sync, while another one reads the disk.
+#[test]
+fn a_directory_that_appears_during_a_comparison_of_another_target_is_compared() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    second.start(0);
+    let ids = second.queue.take(|_| Take::Take);
+    second.begin(&ids);
+    second.child_started();
+    second.note_transfers();
+    let path = b"/src/d/";
+    first.ingest(Event::Create { path }, 0);
+    assert_eq!(first.backlog(9), [(Etype::Delete, b"/d/".to_vec())]);
 }

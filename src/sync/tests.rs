@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::config::Delete;
 use crate::queue::{Etype, Status};
-use crate::watch::{Event, Follow};
+use crate::watch::{Event, Follow, InotifyMode, WatchChoice, Watcher};
 
 const SECOND: Time = 1_000_000;
 
@@ -21,6 +21,19 @@ pub(crate) fn sync_of(source: &[u8]) -> Sync {
 pub(super) fn sync_with(policy: Policy) -> Sync {
     let sync = sync(true);
     Sync::new(sync.config, Filter::default(), policy, false)
+}
+
+/// Returns a waker, and the loop that it wakes.
+pub(super) fn waker() -> (mio::Poll, Arc<mio::Waker>) {
+    let poll = mio::Poll::new().unwrap();
+    let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+    (poll, Arc::new(waker))
+}
+
+/// Returns a watcher without directories.
+pub(super) fn idle_watcher() -> Watcher {
+    let mode = InotifyMode::CloseWrite;
+    Watcher::new(WatchChoice::Inotify, mode, None, waker().1).unwrap()
 }
 
 fn sync(moves: bool) -> Sync {
@@ -396,6 +409,10 @@ fn changes_in_the_second_of_a_transfer_need_verification() {
     sync.last_transfer = at(10_000);
     assert!(sync.has_just_sent(at(10_000)) && sync.has_just_sent(at(11_009)));
     assert!(!sync.has_just_sent(at(11_010)));
+    assert!(!sync.has_just_sent(SystemTime::now()));
+    sync.transferred();
+    assert!(sync.has_just_sent(sync.last_transfer()));
+    assert!(sync.last_transfer() > at(11_010));
 }
 
 /// If one transfer after the other is aborted at a new path, the sync waits. A retried path does

@@ -239,3 +239,53 @@ impl WarmStart {
 pub fn index_fingerprint(conditions: &[Vec<u8>]) -> u128 {
     file::fingerprint(conditions.iter().map(Vec::as_slice))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
+
+    fn warm() -> Sync {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.warm_start = Some(WarmStart::default());
+        sync
+    }
+
+    fn state(sync: &Sync) -> IndexState {
+        sync.warm_start().unwrap().state()
+    }
+
+    #[test]
+    fn an_index_is_made_after_a_comparison_during_which_no_events_were_lost() {
+        let mut sync = warm();
+        sync.begin_full_comparison();
+        sync.full_comparison_succeeded();
+        assert!(matches!(state(&sync), IndexState::Compared { .. }));
+        let mut sync = warm();
+        sync.begin_full_comparison();
+        sync.resync(0);
+        sync.full_comparison_succeeded();
+        assert_eq!(state(&sync), IndexState::Invalid);
+    }
+
+    #[test]
+    fn lost_events_end_an_index_and_what_makes_one() {
+        type Loss = fn(&mut Sync);
+        let losses: [Loss; 3] = [
+            |sync| sync.resync(0),
+            |sync| sync.resync_once(0),
+            Sync::lose_index,
+        ];
+        for lose in losses {
+            let mut sync = warm();
+            sync.warm_start_mut().unwrap().made(&[]);
+            let generation = sync.warm_start().unwrap().generation();
+            assert_eq!(state(&sync), IndexState::Valid);
+            lose(&mut sync);
+            assert_eq!(state(&sync), IndexState::Invalid);
+            // A thread that makes an index has begun before.
+            assert_ne!(sync.warm_start().unwrap().generation(), generation);
+        }
+    }
+}

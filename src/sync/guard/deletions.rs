@@ -88,4 +88,16 @@ mod tests {
         guard.exceeded("4 entries".into());
         assert!(guard.take_lifted());
     }
+
+    /// A share of entries that may be deleted by then would permit too much.
+    #[test]
+    fn the_number_of_entries_is_not_known_after_an_exempt_transfer() {
+        let mut guard = DeleteGuard::default();
+        guard.set_target_entries(Some(5));
+        assert!(!guard.take_lifted());
+        assert_eq!(guard.target_entries(), Some(5));
+        guard.lift();
+        assert!(guard.take_lifted());
+        assert_eq!(guard.target_entries(), None);
+    }
 }

@@ -424,4 +424,30 @@ mod tests {
             (None, false)
         );
     }
+
+    #[test]
+    fn the_marker_of_a_source_is_looked_for_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        sync.config.guard.marker = Some(b"here".to_vec());
+        assert!(sync.source_violation().is_some() && sync.accept_source().is_some());
+        fs::write(dir.path().join("src/here"), "").unwrap();
+        assert_eq!(
+            (sync.source_violation(), sync.accept_source()),
+            (None, None)
+        );
+    }
+
+    /// Until the new sync has accepted a source, another directory in its place is not sent.
+    #[test]
+    fn the_next_configuration_watches_the_same_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = accepted(dir.path());
+        let mut next = sync_with(Policy::Coalesce);
+        next.config.source.clone_from(&old.config.source);
+        next.adopt(&old);
+        fs::rename(dir.path().join("src"), dir.path().join("old")).unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        assert!(next.source_violation().is_some());
+    }
 }

@@ -200,4 +200,21 @@ mod tests {
         assert!(sync.forget_missing_mounts());
         assert!(!is_below(&sync) && sync.known_nested_mounts().next().is_none());
     }
+
+    /// Whatever is pending elsewhere stays, and is sent.
+    #[test]
+    fn a_release_ends_the_protection_of_missing_mounts_by_a_comparison() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.queue.push(Etype::Modify, b"/x", None, 0);
+        sync.remember_nested_mounts(mounts(&["/src/in"]).into_iter());
+        sync.update_nested_mounts(&mounts(&[]));
+        assert!(sync.excluded(b"/in/f") && sync.queue.open_at(b"/x").is_some());
+        sync.release_guard(0);
+        assert!(!sync.excluded(b"/in/f") && !sync.misses_mounts());
+        assert!(sync.queue.open_at(b"/x").is_some());
+        assert_eq!(sync.queue.specials().count(), 1);
+        // Without a missing mount there is nothing to compare.
+        sync.release_guard(0);
+        assert_eq!(sync.queue.len(), 2);
+    }
 }

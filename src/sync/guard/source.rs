@@ -371,4 +371,24 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn the_deepest_mount_above_the_source_is_remembered() {
+        let source = b"/srv/a/b/";
+        let mut accepted = AcceptedSource::default();
+        for (mount, expected) in [
+            (&b"/srv"[..], &b"/srv"[..]),
+            (b"/srv/a", b"/srv/a"),
+            (b"/", b"/srv/a"),
+            (b"/srv/a/b/c", b"/srv/a"),
+            (b"/other/mount", b"/srv/a"),
+        ] {
+            accepted.remember_mount(mount, source);
+            assert_eq!(accepted.mount(), expected);
+        }
+        assert_eq!(accepted.inherited_by(source).mount(), b"/srv/a");
+        assert_eq!(accepted.inherited_by(b"/srv/c/").mount(), b"");
+        accepted.accept(found().place);
+        assert_eq!(accepted.mount(), b"/srv");
+    }
 }

@@ -286,4 +286,25 @@ mod tests {
         assert!(!mount("/mnt", Some((1, 2))).is_confirmed_by(|| None));
         assert!(!mount("/mnt", None).is_confirmed_by(|| None));
     }
+
+    #[test]
+    fn a_target_whose_mount_is_known_is_examined_before_each_transfer() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = resolved(directory.path().as_os_str().as_bytes());
+        let point = paths::bare(&target).to_vec();
+        let time = Duration::from_secs(60);
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.target = Some(target);
+        sync.config.guard.on = true;
+        sync.remember_target_mount(b"/".to_vec());
+        assert_eq!(sync.check_target(), TargetState::Available);
+        assert!(sync.guard.probe.is_none());
+        sync.remember_target_mount(point);
+        // The first answer may take longer than a check waits.
+        let answered = match sync.check_target() {
+            TargetState::Silent(_) => sync.accept_target(time),
+            state => state,
+        };
+        assert!(matches!(answered, TargetState::NotMounted(_)));
+    }
 }

@@ -168,7 +168,9 @@ impl Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::tests::sync_with;
+    use crate::config::Delete;
+    use crate::queue::Status;
+    use crate::sync::tests::{idle_watcher, sync_with};
     use crate::watch::Event;
 
     /// Returns the event type to queue for the Create of `path` while a transfer carries out
@@ -208,5 +210,63 @@ mod tests {
         assert_eq!(sync.caught_up_since(), Some(0));
         sync.ingest(Event::Create { path: b"/src/d/" }, 0);
         assert_eq!(sync.queue.iter().last().unwrap().etype(), Etype::Create);
+    }
+
+    #[test]
+    fn a_transfer_that_may_compare_anything_counts_as_one_of_everything() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.queue.push(Etype::Create, b"/a", None, 0);
+        let id = sync.queue.iter().next().unwrap().id();
+        sync.begin_anywhere(&[id]);
+        assert_eq!(sync.queue.get(id).unwrap().status(), Status::Active);
+        sync.child_started();
+        sync.note_transfers();
+        sync.ingest(Event::Create { path: b"/src/d/" }, 0);
+        assert_eq!(sync.queue.iter().last().unwrap().etype(), Etype::Delete);
+    }
+
+    /// The comparison of a directory would delete. In a journal it is for others, too.
+    #[test]
+    fn without_deletions_only_a_journal_gets_the_comparison() {
+        for shares in [false, true] {
+            let mut sync = sync_with(Policy::Coalesce);
+            let mut other = sync_with(Policy::Coalesce);
+            (sync.config.moves, other.config.moves) = (false, false);
+            sync.config.delete = Delete::Never;
+            if shares {
+                crate::sync::share(&mut sync, &mut other);
+            }
+            sync.begin_anywhere(&[]);
+            sync.child_started();
+            sync.note_transfers();
+            let expected = if shares { Etype::Delete } else { Etype::Create };
+            assert_eq!(sync.in_flight_etype(Etype::Create, b"/d/"), expected);
+        }
+    }
+
+    #[test]
+    fn a_sync_with_a_transfer_that_was_not_noted_has_not_caught_up() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.child_started();
+        assert_eq!(sync.caught_up_since(), None);
+        sync.child_ended();
+        assert_eq!(sync.caught_up_since(), Some(0));
+    }
+
+    /// Directories that it compares may appear until its end is noted.
+    #[test]
+    fn a_transfer_is_in_flight_until_events_from_before_its_end_are_delivered() {
+        let watcher = idle_watcher();
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.begin_anywhere(&[]);
+        sync.child_started();
+        sync.note_transfers();
+        sync.forget_transfers(&watcher, 5);
+        sync.child_ended();
+        assert_eq!(sync.caught_up_since(), None);
+        sync.reset_transfers();
+        sync.forget_transfers(&watcher, 7);
+        assert_eq!(sync.caught_up_since(), Some(7));
+        assert_eq!(sync.in_flight_etype(Etype::Create, b"/d/"), Etype::Create);
     }
 }

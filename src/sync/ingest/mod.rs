@@ -267,3 +267,50 @@ fn filtered(etype: Etype, path: &[u8]) {
         log::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::tests::sync_with;
+
+    fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        sync.ingest(Event::Move { from, to }, 0)
+    }
+
+    /// On the target a file would stay that the new name excludes, and one that the old name
+    /// excluded would be missing.
+    #[test]
+    fn a_directory_below_which_a_pattern_excludes_other_names_is_not_moved_on_the_target() {
+        for (policy, from, to, follow) in [
+            (Policy::Coalesce, "/src/a/", "/src/b/", Follow::Contents),
+            (Policy::Coalesce, "/src/b/", "/src/a/", Follow::Contents),
+            (Policy::Coalesce, "/src/b/", "/src/c/", Follow::Moved),
+            (Policy::Coalesce, "/src/b/x", "/src/a/y", Follow::Moved),
+            (Policy::PerEvent, "/src/a/", "/src/b/", Follow::Moved),
+        ] {
+            let mut sync = sync_with(policy);
+            sync.filter.write().unwrap().add_exclude(b"/a/x");
+            assert_eq!(moved(&mut sync, from, to), follow, "{from} {to}");
+        }
+    }
+
+    /// Its events name it like a file.
+    #[test]
+    fn a_followed_link_is_excluded_only_if_a_directory_of_that_name_is() {
+        let mut sync = sync_with(Policy::Coalesce);
+        for rule in [&b"+ d/"[..], b"- *"] {
+            sync.filter.write().unwrap().append_rule(rule).unwrap();
+        }
+        for (follows, path, excluded) in [
+            (false, &b"/d"[..], true),
+            (true, b"/d", false),
+            (true, b"/e", true),
+            (true, b"/d/", false),
+            (true, b"/e/", true),
+        ] {
+            sync.set_follows_links(follows);
+            assert_eq!(sync.excluded(path), excluded, "{follows}");
+        }
+    }
+}

@@ -119,17 +119,11 @@ impl Sync {
                 | Placed::Absorbed { by: id } => Some(id),
                 Placed::Refused => None,
             };
-            if let Some(id) = id.filter(|id| self.stands_for(*id, directory)) {
+            // All of these are Deletes of this directory.
+            if let Some(id) = id {
                 self.queue_limit.keep(&self.queue, directory, id);
             }
         }
         Some(pushed)
-    }
-
-    /// Returns true if the entry represents this directory. It may belong to a directory further
-    /// up.
-    fn stands_for(&self, id: DelayId, directory: &[u8]) -> bool {
-        let delay = self.queue.get(id);
-        delay.is_some_and(|delay| delay.etype() == Etype::Delete && delay.paths().0 == directory)
     }
 }

@@ -356,5 +356,46 @@ fn last(path: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+mod limit_tests {
+    use super::*;
+    use crate::batch::error_lines;
+
+    fn blame(entries: &[(&str, Etype)], max_failed: usize, lines: &[&str]) -> FailedEntries {
+        let entries = entries.iter();
+        let entries = entries.map(|(path, etype)| (path.as_bytes().to_vec(), *etype));
+        let mut blame = Blame::of_batch(entries.collect(), &[b"/src/".to_vec()], max_failed);
+        for line in lines {
+            blame.take(error_lines::read(line.as_bytes()));
+        }
+        blame.failed_paths()
+    }
+
+    #[test]
+    fn more_failed_paths_than_the_limit_are_everything_whatever_else_is_reported() {
+        let entries = [("/a", Etype::Modify), ("/b", Etype::Modify)];
+        let lines = [
+            "rsync: [sender] send_files failed to open \"/src/a\": X (13)",
+            "rsync: [sender] send_files failed to open \"/src/b\": X (13)",
+            "rsync: chown \"/trg/.c.Ab12Cd\" failed: X (1)",
+        ];
+        for (max_failed, is_everything) in [(2, false), (1, true)] {
+            let failed = blame(&entries, max_failed, &lines);
+            assert_eq!(failed == FailedEntries::Everything, is_everything);
+        }
+    }
+
+    /// The directory of the name is not known: it may be below each directory of the batch.
+    #[test]
+    fn a_name_in_a_directory_that_is_compared_is_not_only_a_file_of_that_name_elsewhere() {
+        let entries = [("/d/", Etype::Delete), ("/x/f", Etype::Modify)];
+        let line = "rsync: mkstemp \"/home/of/d/.f.Ab12Cd\" failed: X (13)";
+        let FailedEntries::Paths(paths, _) = blame(&entries, 9, &[line]) else {
+            panic!("the entries are not found");
+        };
+        assert!(paths.contains_key(&b"/d/"[..]), "{paths:?}");
+    }
+}
+
+#[cfg(test)]
 #[path = "blame_tests.rs"]
 mod tests;

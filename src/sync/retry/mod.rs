@@ -336,4 +336,28 @@ mod tests {
         assert_eq!((sync.next_retry(), sync.failures()), (None, 0));
         assert!(matches!(sync.next(now + SECOND), Next::Act(_)));
     }
+
+    /// No events name the files in it.
+    #[test]
+    fn a_directory_of_a_move_that_failed_is_sent_with_its_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        for (to, etype) in [("/d/", Etype::Delete), ("/f", Etype::Create)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.source = [dir.path().as_os_str().as_encoded_bytes(), b"/"].concat();
+            let from = [to.trim_end_matches('/'), "-old/"].concat();
+            let from = &from.as_bytes()[..from.len() - usize::from(!to.ends_with('/'))];
+            sync.queue.push(Etype::Move, from, Some(to.as_bytes()), 0);
+            let id = sync.queue.iter().next().unwrap().id();
+            sync.split_move(id, 0);
+            let queued = sync
+                .queue
+                .iter()
+                .map(|delay| (delay.etype(), delay.paths().0));
+            let queued: Vec<_> = queued.collect();
+            let sent = (etype, to.as_bytes().to_vec());
+            assert_eq!(queued, [(Etype::Delete, from.to_vec()), sent]);
+        }
+    }
 }

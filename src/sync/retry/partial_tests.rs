@@ -167,6 +167,9 @@ fn a_link_that_leads_nowhere_is_left_out_where_links_are_followed() {
         let ids = begin(&mut sync);
         sync.partly_failed(&ids, failure("/a"), 0);
         assert_eq!(sync.failed_paths().is_empty(), follows);
+        // The index must not say that it is on the target.
+        let generation = sync.warm_start().unwrap().generation();
+        assert_eq!(generation > 0, follows);
     }
 }
 

@@ -86,6 +86,8 @@ impl Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{Etype, Policy, Take};
+    use crate::sync::tests::sync_with;
 
     #[test]
     fn a_bound_is_lowered_at_most_64_times() {
@@ -113,5 +115,35 @@ mod tests {
         bound.begin(false);
         assert!(!bound.lower(1000));
         assert_eq!(bound.option(), None);
+    }
+
+    /// Otherwise the files above the bound would not be sent again.
+    #[test]
+    fn a_comparison_that_was_not_complete_is_repeated_without_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), [0; 10]).unwrap();
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.source = [dir.path().as_os_str().as_encoded_bytes(), b"/"].concat();
+        sync.start(0);
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.begin(&ids);
+        sync.begin_size_bound(true);
+        let named = RetryEntries::from([(b"/f".to_vec(), Etype::Modify)]);
+        assert_eq!(sync.compare_smaller(&ids, &named, 0), None);
+        assert!(sync.is_size_bounded());
+        assert_eq!(sync.size_option(), Some(b"--max-size=9".to_vec()));
+        // In a batch such a file is a failed path.
+        sync.queue.push(Etype::Modify, b"/a", None, 0);
+        let others = sync
+            .queue
+            .iter()
+            .filter(|delay| !delay.etype().is_special());
+        let others: Vec<_> = others.map(|delay| delay.id()).collect();
+        sync.partly_failed(&others, FailedEntries::Everything, 0);
+        assert!(sync.is_size_bounded());
+        let plan = sync.partly_failed(&ids, FailedEntries::Everything, 0);
+        assert!(matches!(plan, RetryPlan::Everything(_)));
+        assert!(!sync.is_size_bounded());
+        assert_eq!(sync.size_option(), None);
     }
 }

@@ -123,4 +123,19 @@ mod tests {
         assert_eq!(list_long(directory, 2), None);
         assert_eq!(list_long(b"/nowhere", 2), Some(Vec::new()));
     }
+
+    /// The retry of a temporary file would not send the file that it belongs to.
+    #[test]
+    fn a_temporary_file_and_the_target_itself_are_no_paths_to_delete() {
+        for (path, expected) in [
+            (&b"/"[..], None),
+            (b"/d/.f.Ab12Cd", None),
+            (b"/d/f", Some(b"/d/f".to_vec())),
+        ] {
+            let mut found = RetryEntries::new();
+            find_at_target(path, false, &mut found);
+            let expected = expected.map(|path| (path, Etype::Delete));
+            assert_eq!(found.into_iter().next(), expected);
+        }
+    }
 }
