@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::*;
 use crate::script::ScriptRequest;
+use crate::sync::IndexState;
 use crate::transfer::spawn;
 use crate::watch::Event;
 
@@ -131,7 +132,13 @@ fn a_success_removes_all_entries() {
 /// What the error output names is retried, and nothing else.
 #[test]
 fn the_retry_of_a_partial_transfer_is_what_failed() {
-    let table: [(&[&str], i32, &[&str]); 5] = [
+    let table: [(&[&str], i32, &[&str]); 7] = [
+        (&[], 23, &["/a", "/b", "/c"]),
+        (
+            &[&opened("b"), "a wrapper's words", SUMMARY],
+            23,
+            &["/a", "/b", "/c"],
+        ),
         (&[&opened("b"), SUMMARY], 23, &["/b"]),
         (&[&opened("b"), &opened("c"), SUMMARY], 23, &["/b", "/c"]),
         // Nothing is named, or something else.
@@ -296,6 +303,8 @@ fn a_transfer_that_was_ended_to_be_repeated_is_no_failure() {
     let transfer = Transfer::of("", &["a"]);
     repeat(&transfer.job, 0);
     assert_eq!(transfer.pending(), ["/a"]);
+    let next = transfer.handle.sync.borrow_mut().next(0);
+    assert!(matches!(next, crate::sync::Next::Act(_)));
     assert_eq!(transfer.handle.sync.borrow().failures(), 0);
     let mut transfer = Transfer::of("", &["a"]);
     retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0);
@@ -319,4 +328,111 @@ fn the_last_sync_ends_the_daemon_and_others_go_on() {
     assert_eq!(end_sync(&transfer.job, status, &script, &syncs, 0), []);
     assert!(transfer.handle.sync.borrow().has_ended());
     assert!(!other.handle.sync.borrow().has_ended());
+}
+
+/// What was written in the second of its end may look unchanged to the next transfer.
+#[test]
+fn each_end_of_a_transfer_is_noted() {
+    type End = fn(&mut Transfer);
+    let ends: [End; 3] = [
+        |transfer| drop(transfer.end(&[], 0)),
+        |transfer| drop(retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0)),
+        |transfer| repeat(&transfer.job, 0),
+    ];
+    for end in ends {
+        let mut transfer = Transfer::of("", &["a"]);
+        let before = transfer.handle.sync.borrow().last_transfer();
+        end(&mut transfer);
+        assert!(transfer.handle.sync.borrow().last_transfer() > before);
+    }
+}
+
+/// A wrapper writes them in any case. They say nothing of the files.
+#[test]
+fn the_words_of_a_successful_transfer_are_no_failure_of_the_next_one() {
+    let words = "a wrapper's words";
+    for is_known in [true, false] {
+        let transfer = Transfer::of("", &["a", "b"]);
+        transfer.end(&[words][..usize::from(is_known)], 0);
+        for name in ["a", "b"] {
+            let path = format!("{}{name}", transfer.source).into_bytes();
+            let event = Event::Modify { path: &path };
+            transfer.handle.sync.borrow_mut().ingest(event, 0);
+        }
+        let now = micros(Duration::from_secs(100));
+        let script = Rc::clone(&transfer.job.script);
+        let next = Transfer {
+            job: begin(&script, &transfer.handle, now),
+            ..transfer
+        };
+        next.end(&[words, &opened("b"), SUMMARY], 23);
+        let all = ["/a", "/b"];
+        let expected = if is_known { &all[1..] } else { &all[..] };
+        assert_eq!(next.failed(), expected);
+    }
+}
+
+#[test]
+fn a_transfer_that_was_not_started_is_repeated_whatever_its_exit_code_means() {
+    let mut transfer = Transfer::of("exitcodes = { [0] = 'ok', [5] = 'ok' }", &["a"]);
+    transfer.job.is_unsent = true;
+    transfer.end(&[], 5);
+    assert_eq!(transfer.pending(), ["/a"]);
+    assert_eq!(transfer.handle.sync.borrow().failures(), 1);
+}
+
+#[test]
+fn a_comparison_without_large_files_is_followed_by_one_of_everything() {
+    let transfer = Transfer::of("", &[]);
+    let ids = transfer.job.ids().to_vec();
+    std::fs::write(Path::new(&transfer.source).join("big"), [0; 100]).unwrap();
+    {
+        let mut sync = transfer.handle.sync.borrow_mut();
+        sync.begin_size_bound(true);
+        let named = [(b"/big".to_vec(), crate::queue::Etype::Modify)].into();
+        assert_eq!(sync.compare_smaller(&ids, &named, 0), None);
+    }
+    let script = Rc::clone(&transfer.job.script);
+    let smaller = Transfer {
+        job: begin(&script, &transfer.handle, 0),
+        ..transfer
+    };
+    smaller.end(&[], 0);
+    let sync = smaller.handle.sync.borrow();
+    assert!(sync.failed_paths().retries_everything() && !sync.is_size_bounded());
+}
+
+/// The index contains only what is known to be on the target.
+#[test]
+fn an_index_is_made_after_the_success_of_a_comparison_of_everything() {
+    let options = "init = 'changed', maxProcesses = 2";
+    let state = |transfer: &Transfer| {
+        let sync = transfer.handle.sync.borrow();
+        sync.warm_start().unwrap().state()
+    };
+    for (code, is_compared) in [(0, true), (24, false), (23, false), (12, false)] {
+        let transfer = Transfer::of(options, &[]);
+        transfer.handle.sync.borrow_mut().begin_full_comparison();
+        transfer.end(&[], code);
+        let is_made = matches!(state(&transfer), IndexState::Compared { .. });
+        assert_eq!(is_made, is_compared, "{code}");
+    }
+    // A batch that ends while everything is compared.
+    let transfer = Transfer::of(options, &[]);
+    {
+        let mut sync = transfer.handle.sync.borrow_mut();
+        sync.begin_full_comparison();
+        sync.begin(transfer.job.ids());
+        sync.finish(transfer.job.ids());
+        let path = format!("{}a", transfer.source).into_bytes();
+        sync.ingest(Event::Modify { path: &path }, 0);
+    }
+    let script = Rc::clone(&transfer.job.script);
+    let batch = Transfer {
+        job: begin(&script, &transfer.handle, micros(Duration::from_secs(100))),
+        ..transfer
+    };
+    batch.end(&[], 0);
+    assert_eq!(batch.pending(), [""; 0]);
+    assert_eq!(state(&batch), IndexState::Invalid);
 }

@@ -183,3 +183,162 @@ pub fn put_off(handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64, n
     ));
     sync.delete_guard_mut().exceeded(why);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::script::{Script, ScriptRequest};
+    use crate::sync::{Next, micros};
+    use crate::watch::Event;
+
+    /// Returns the request of the transfer of a deleted file, or else of a comparison of
+    /// everything.
+    fn request(options: &str, is_whole: bool) -> SpawnRequest {
+        let source = tempfile::tempdir().unwrap();
+        let script = Script::of_text(&format!(
+            "sync {{ default.rsync, source = '{}', target = '/nowhere/trg', delay = 1, \
+             {} {options} }}",
+            source.path().display(),
+            if is_whole { "" } else { "init = false," }
+        ));
+        let script = Rc::new(script);
+        let handle = script.syncs().remove(0);
+        {
+            let mut sync = handle.sync.borrow_mut();
+            sync.start(0);
+            if !is_whole {
+                let path = [&sync.config.source, &b"f"[..]].concat();
+                sync.ingest(Event::Delete { path: &path }, 0);
+            }
+        }
+        let next = handle
+            .sync
+            .borrow_mut()
+            .next(micros(Duration::from_secs(9)));
+        let Next::Act(id) = next else {
+            panic!("nothing is due: {next:?}")
+        };
+        script.act(&handle, id).unwrap();
+        match script.context.requests.take().into_iter().next() {
+            Some(ScriptRequest::Spawn(request)) => request,
+            _ => panic!("no process was requested"),
+        }
+    }
+
+    /// Returns a dry run that has printed this.
+    fn dry_run(limit: &str, is_whole: bool, deleted: usize, stats: &[&str]) -> DryRun {
+        let options = format!("guard = {{ maxDelete = {limit} }}");
+        let dry_run = DryRun::new(request(&options, is_whole));
+        for number in 0..deleted {
+            dry_run.line(format!("*deleting   {number}").as_bytes());
+        }
+        for line in stats.iter().chain(&[">f+++++++++ new", ""]) {
+            dry_run.line(line.as_bytes());
+        }
+        dry_run
+    }
+
+    fn target_entries(dry_run: &DryRun) -> Option<u64> {
+        let handle = dry_run.handle();
+        let sync = handle.sync.borrow();
+        sync.delete_guard().target_entries()
+    }
+
+    #[test]
+    fn a_transfer_that_deletes_is_checked_unless_the_user_has_released_it() {
+        let limited = "guard = { maxDelete = 5 }";
+        for is_whole in [true, false] {
+            let request = request(limited, is_whole);
+            assert!(DryRun::is_needed(&request));
+            let lift = || request.handle.sync.borrow_mut().delete_guard_mut().lift();
+            lift();
+            assert!(!DryRun::is_needed(&request) && DryRun::is_needed(&request));
+        }
+        assert!(!DryRun::is_needed(&request("", true)));
+        let kept = format!("{limited}, delete = false");
+        assert!(!DryRun::is_needed(&request(&kept, true)));
+        let mut user_code = request(limited, true);
+        user_code.captured = false;
+        assert!(!DryRun::is_needed(&user_code));
+    }
+
+    #[test]
+    fn more_deletions_than_the_limit_are_not_carried_out() {
+        let stats = [
+            "Number of files: 10 (reg: 8, dir: 2)",
+            "Number of created files: 2 (reg: 2)",
+        ];
+        // The target has the files of the source, without the created and with the deleted ones.
+        for (limit, deleted, expected) in [
+            ("2", 2, DryRunResult::Transfer),
+            ("2", 3, DryRunResult::Exceeded(3, 11)),
+            ("'20%'", 2, DryRunResult::Transfer),
+            ("'20%'", 3, DryRunResult::Exceeded(3, 11)),
+        ] {
+            let run = dry_run(limit, true, deleted, &stats);
+            for status in [ExitStatus::Exit(1), ExitStatus::Signal(9)] {
+                assert_eq!(run.result(status), DryRunResult::Failed);
+            }
+            assert_eq!(target_entries(&run), None);
+            for code in [0, 23, 24] {
+                let result = run.result(ExitStatus::Exit(code));
+                assert_eq!(result, expected, "{limit} {deleted}");
+            }
+            let is_sent = expected == DryRunResult::Transfer;
+            assert_eq!(target_entries(&run), is_sent.then_some(10));
+        }
+    }
+
+    /// Of a list of files, rsync prints no size of the whole.
+    #[test]
+    fn a_share_of_an_unknown_whole_is_counted_once() {
+        let done = ExitStatus::Exit(0);
+        let files = ["Number of files: 3"];
+        let run = dry_run("'20%'", false, 3, &files);
+        assert_eq!(run.result(done), DryRunResult::Count);
+        run.on_counted(11);
+        assert_eq!(run.result(done), DryRunResult::Exceeded(3, 14));
+        let run = dry_run("'20%'", false, 3, &files);
+        run.on_counted(12);
+        assert_eq!(run.result(done), DryRunResult::Transfer);
+        assert_eq!(target_entries(&run), Some(12));
+        // What is deleted now is not there for the next share.
+        let run = dry_run("'20%'", false, 1, &files);
+        run.handle()
+            .sync
+            .borrow_mut()
+            .delete_guard_mut()
+            .set_target_entries(Some(5));
+        assert_eq!(run.result(done), DryRunResult::Transfer);
+        assert_eq!(target_entries(&run), Some(4));
+        assert_eq!(run.result(done), DryRunResult::Count);
+    }
+
+    #[test]
+    fn the_dry_run_is_the_transfer_without_changes() {
+        let request = request("guard = { maxDelete = 5 }", true);
+        let command = DryRun::command(&request);
+        assert_eq!(command.program, request.program);
+        let has = |word: &[u8]| command.args.iter().any(|arg| arg == word);
+        assert!(has(b"--dry-run") || has(b"-n"), "{:?}", command.args);
+        assert!(has(request.args.last().unwrap()));
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_waits_until_it_is_released() {
+        for is_lifted in [false, true] {
+            let request = request("guard = { maxDelete = 5 }", false);
+            let handle = Rc::clone(&request.handle);
+            if is_lifted {
+                handle.sync.borrow_mut().delete_guard_mut().lift();
+            }
+            put_off(&handle, &request.ids, 9, 10, 0);
+            let mut sync = handle.sync.borrow_mut();
+            assert_eq!(sync.delete_guard().excess().is_none(), is_lifted);
+            assert_eq!(matches!(sync.next(0), Next::Act(_)), is_lifted);
+            assert_eq!(sync.failures(), 1);
+        }
+    }
+}
