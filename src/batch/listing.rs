@@ -34,10 +34,13 @@ pub struct ListedFile {
     pub time: i64,
 }
 
-/// Returns the arguments that list paths of a directory in rsync's form. `words` are those of a
+/// Returns the arguments that list `paths` of a directory in rsync's form. `words` are those of a
 /// transfer.
-pub fn arguments(words: &[Vec<u8>], directory: &[u8]) -> Vec<Vec<u8>> {
+pub fn arguments(words: &[Vec<u8>], directory: &[u8], paths: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut args: Vec<Vec<u8>> = OPTIONS.map(Into::into).into();
+    if is_root_only(paths) {
+        args.push(b"--exclude=*".to_vec());
+    }
     args.extend(connection_options(words));
     // rsync wants a destination with a list.
     args.extend([paths::with_slash(directory), b"./".to_vec()]);
@@ -45,14 +48,21 @@ pub fn arguments(words: &[Vec<u8>], directory: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the list of these paths, which begin with a slash.
-pub fn list<'a>(paths: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+pub fn list(paths: &[Vec<u8>]) -> Vec<u8> {
     let mut list = Vec::new();
     for path in paths {
-        list.extend_from_slice(b".");
-        list.extend_from_slice(path);
-        list.push(0);
+        // The directory itself is listed with each other path. Its own name would list its contents.
+        if path != b"/" || is_root_only(paths) {
+            list.extend_from_slice(b".");
+            list.extend_from_slice(path);
+            list.push(0);
+        }
     }
     list
+}
+
+fn is_root_only(paths: &[Vec<u8>]) -> bool {
+    paths.iter().all(|path| path == b"/")
 }
 
 /// Parses a line of the output: permissions, size, date, time and name.
@@ -150,13 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn the_directory_alone_is_listed_without_its_contents() {
+        let root = [b"/".to_vec()];
+        let args = arguments(&[], b"/src", &root);
+        let rest: [&[u8]; 3] = [b"--exclude=*", b"/src/", b"./"];
+        assert_eq!(args[OPTIONS.len()..], rest);
+        assert_eq!(list(&root), b"./\0");
+    }
+
+    #[test]
     fn a_listing_reaches_the_target_as_the_transfer_does_and_cannot_write() {
         let words = ["-lts", "--delete", "--rsh=ssh -p 9", "-r", "/src/", "h:t"];
         let words = words.map(|word| word.as_bytes().to_vec());
-        let args = arguments(&words, b"h:t");
+        let paths = [b"/".to_vec(), b"/a".to_vec()];
+        let args = arguments(&words, b"h:t", &paths);
         assert_eq!(args[0], b"--list-only");
         let rest: [&[u8]; 4] = [b"-s", b"--rsh=ssh -p 9", b"h:t/", b"./"];
         assert_eq!(args[OPTIONS.len()..], rest);
-        assert_eq!(list([&b"/"[..], b"/a"]), b"./\0./a\0");
+        assert_eq!(list(&paths), b"./a\0");
     }
 }

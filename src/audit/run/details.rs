@@ -37,7 +37,7 @@ impl Run {
         let Some((_, source)) = view.source(self.request.sync) else {
             return self.repair(view);
         };
-        let list = |_: &Comparison| listing::arguments(&[], &source);
+        let list = |_: &Comparison, paths: &[Vec<u8>]| listing::arguments(&[], &source, paths);
         self.list(Purpose::ListSource, list, view, spawn)
     }
 
@@ -50,8 +50,8 @@ impl Run {
         if !self.may_list {
             return self.repair(view);
         }
-        let list = |comparison: &Comparison| {
-            listing::arguments(&comparison.command.args, &comparison.target)
+        let list = |comparison: &Comparison, paths: &[Vec<u8>]| {
+            listing::arguments(&comparison.command.args, &comparison.target, paths)
         };
         self.list(Purpose::ListTarget, list, view, spawn)
     }
@@ -60,21 +60,19 @@ impl Run {
     fn list(
         &mut self,
         purpose: Purpose,
-        arguments: impl FnOnce(&Comparison) -> Vec<Vec<u8>>,
+        arguments: impl FnOnce(&Comparison, &[Vec<u8>]) -> Vec<Vec<u8>>,
         view: &impl AuditView,
         spawn: DryRunSpawner<'_>,
     ) -> RunStep {
-        // The contents of the root would be listed with it.
-        let paths = self.passes.named().into_iter().filter(|path| path != b"/");
-        let paths: Vec<_> = paths.collect();
+        let paths = self.passes.named();
         let comparison = view.comparison(self.request.sync, &self.scope, false);
         let Some(comparison) = comparison.ok().filter(|_| !paths.is_empty()) else {
             return self.repair(view);
         };
-        let arguments = arguments(&comparison);
+        let arguments = arguments(&comparison, &paths);
         let mut command = comparison.command;
         command.args = arguments;
-        command.stdin = Stdin::Bytes(listing::list(paths.iter().map(Vec::as_slice)));
+        command.stdin = Stdin::Bytes(listing::list(&paths));
         let (name, value) = listing::TIME_ZONE;
         command.environment.push((name.into(), value.into()));
         let output = DryRunOutput::listing(paths);

@@ -7,7 +7,9 @@
 //! | commands | each command of lsyncdctl |
 //! | explain | `lsyncdctl explain` |
 //! | waiting | `-wait` returns when the target is current, and not before |
+//! | drift | drift of each kind, planted at a target |
 //! | verify | differences are reported, running changes are not |
+//! | verify_targets | each kind of drift at each kind of target |
 //! | verify_details | the details of a report, and the progress on a terminal |
 //! | reports | the kept reports of `verify` |
 //! | json | `-json` of each command |
@@ -17,6 +19,7 @@
 //! | hooks | `onSynced` and `onFailed` |
 
 mod commands;
+mod drift;
 mod explain;
 mod hooks;
 mod json;
@@ -27,6 +30,7 @@ mod status;
 mod transfer_log;
 mod verify;
 mod verify_details;
+mod verify_targets;
 mod waiting;
 
 use std::fs;

@@ -1,13 +1,13 @@
 //! `lsyncdctl verify`: each kind of drift is reported, running changes are not, and paths that
 //! could not be compared are named.
 
+use super::drift::{change_silently, fill, found, plant};
 use super::*;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::support::dir::skip;
-use lsyncd::status::drift_report::{DriftKind, DriftReport, DriftVerdict};
+use lsyncd::status::drift_report::{DriftReport, DriftVerdict};
 
 /// One sync with the real rsync.
 const MIRROR: &str = r#"settings{ controlSocket = "@DIR@/sock" }
@@ -31,50 +31,10 @@ pub fn reports(output: &Output) -> Vec<DriftReport> {
     lines.map(read).collect()
 }
 
-/// Returns the kinds of drift at each path, as texts.
-fn found(report: &DriftReport) -> Vec<(String, String)> {
-    let kinds = |kinds: &[DriftKind]| {
-        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
-        names.join(",")
-    };
-    let each = report.differences.iter();
-    each.map(|each| (each.path.clone(), kinds(&each.kinds)))
-        .collect()
-}
-
-/// Replaces the contents of a file on the target, keeping size and time.
-pub fn change_silently(path: &std::path::Path, contents: &str) {
-    let modified = fs::metadata(path).unwrap().modified().unwrap();
-    fs::write(path, contents).unwrap();
-    let file = fs::File::options().write(true).open(path).unwrap();
-    file.set_modified(modified).unwrap();
-}
-
-/// Appends to a file on the target, keeping its time.
-fn append_silently(path: &std::path::Path, contents: &str) {
-    let old = fs::read_to_string(path).unwrap();
-    change_silently(path, &(old + contents));
-}
-
 #[test]
 fn each_kind_of_drift_is_named_and_repaired() {
     let dir = Dir::new();
-    for name in [
-        "content", "size", "time", "mode", "xattr", "owner", "group", "acl", "missing", "file",
-    ] {
-        dir.write(name, name);
-    }
-    dir.mkdir("empty");
-    dir.mkdir("typed");
-    dir.mkdir("d");
-    dir.write("d/deep", "x");
-    dir.symlink("content", "link");
-    dir.write("name1", "x");
-    dir.hard_link("name1", "name2");
-    let hostile: [&[u8]; 3] = [b"n\nl]*", b"a\\#012b", b"hi\xff -> x"];
-    for name in hostile {
-        dir.write(name, "x");
-    }
+    let entries = fill(&dir);
     let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
     daemon.wait_equal();
     let (exit, equal) = verify(&dir, &["-content"]);
@@ -82,126 +42,16 @@ fn each_kind_of_drift_is_named_and_repaired() {
         (exit, equal[0].verdict, equal[0].drift),
         (0, DriftVerdict::Equal, 0)
     );
-    assert_eq!(equal[0].entries, Some(21));
+    assert_eq!(equal[0].entries, Some(entries));
     assert!(
         equal[0].rsync.starts_with("rsync  version"),
         "{:?}",
         equal[0]
     );
 
-    let is_root = nix::unistd::geteuid().is_root();
-    change_silently(&dir.trg("content"), "CONTENT");
-    append_silently(&dir.trg("size"), "more");
-    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    let file = fs::File::options()
-        .write(true)
-        .open(dir.trg("time"))
-        .unwrap();
-    file.set_modified(old).unwrap();
-    fs::set_permissions(
-        dir.trg("mode"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .unwrap();
-    let has_xattrs = rustix::fs::setxattr(
-        dir.trg("xattr"),
-        "user.a",
-        b"x",
-        rustix::fs::XattrFlags::empty(),
-    );
-    // An entry for user 7; the mode stays the same.
-    let entries: [(u16, u16, u32); 5] = [
-        (1, 6, u32::MAX),
-        (2, 4, 7),
-        (4, 4, u32::MAX),
-        (16, 4, u32::MAX),
-        (32, 4, u32::MAX),
-    ];
-    fs::set_permissions(
-        dir.trg("acl"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o644),
-    )
-    .unwrap();
-    let mut acl = 2u32.to_le_bytes().to_vec();
-    for (tag, rights, id) in entries {
-        acl.extend(tag.to_le_bytes());
-        acl.extend(rights.to_le_bytes());
-        acl.extend(id.to_le_bytes());
-    }
-    let has_acls = rustix::fs::setxattr(
-        dir.trg("acl"),
-        "system.posix_acl_access",
-        &acl,
-        rustix::fs::XattrFlags::empty(),
-    );
-    if is_root {
-        std::os::unix::fs::lchown(dir.trg("owner"), Some(7), None).unwrap();
-        std::os::unix::fs::lchown(dir.trg("group"), None, Some(8)).unwrap();
-    } else {
-        skip("the owner of a file cannot be changed");
-    }
-    fs::remove_file(dir.trg("missing")).unwrap();
-    fs::remove_dir(dir.trg("empty")).unwrap();
-    fs::remove_dir(dir.trg("typed")).unwrap();
-    fs::write(dir.trg("typed"), "x").unwrap();
-    fs::remove_file(dir.trg("file")).unwrap();
-    fs::create_dir(dir.trg("file")).unwrap();
-    fs::write(dir.trg("file/below"), "x").unwrap();
-    fs::remove_file(dir.trg("link")).unwrap();
-    std::os::unix::fs::symlink("elsewhere", dir.trg("link")).unwrap();
-    fs::remove_file(dir.trg("name2")).unwrap();
-    let modified = fs::metadata(dir.trg("name1")).unwrap().modified().unwrap();
-    fs::write(dir.trg("name2"), "x").unwrap();
-    let file = fs::File::options()
-        .write(true)
-        .open(dir.trg("name2"))
-        .unwrap();
-    file.set_modified(modified).unwrap();
-    fs::write(dir.trg("extra"), "x").unwrap();
-    for name in hostile {
-        fs::remove_file(dir.trg(name)).unwrap();
-    }
-
-    let mut expected = vec![
-        ("/a\\#012b", "missing"),
-        ("/acl", "acl"),
-        ("/content", "content"),
-        ("/empty/", "missing"),
-        ("/extra", "extra"),
-        ("/file", "type"),
-        ("/file/below", "extra"),
-        ("/group", "group"),
-        ("/hi\\377 -> x", "missing"),
-        ("/link", "link"),
-        ("/missing", "missing"),
-        ("/mode", "mode"),
-        ("/n\\012l]*", "missing"),
-        ("/name2", "link"),
-        ("/owner", "owner"),
-        ("/size", "size,content"),
-        ("/time", "time"),
-        ("/typed/", "type"),
-        ("/xattr", "xattr"),
-    ];
-    expected.retain(|(path, _)| match *path {
-        "/owner" | "/group" => is_root,
-        "/acl" => has_acls.is_ok(),
-        "/xattr" => has_xattrs.is_ok(),
-        _ => true,
-    });
-    let expected: Vec<_> = expected
-        .iter()
-        .map(|(path, kinds)| (path.to_string(), kinds.to_string()))
-        .collect();
+    let expected = plant(&dir.path("trg"));
     let (exit, drift) = verify(&dir, &["-content"]);
-    // The times of the directory and of the link differ as well, unless both are of the same
-    // second.
-    let mut named = found(&drift[0]);
-    named.retain(|(path, _)| path != "/");
-    for (_, kinds) in &mut named {
-        *kinds = kinds.replace("time,link", "link");
-    }
-    assert_eq!(named, expected);
+    assert_eq!(found(&drift[0]), expected);
     assert_eq!((exit, drift[0].verdict), (1, DriftVerdict::Drift));
     assert_eq!((drift[0].in_motion, drift[0].repaired), (0, 0));
     verify_details::assert_both_sides(&drift[0]);

@@ -1,6 +1,7 @@
 //! The details of a report of drift, and the progress on a terminal.
 
-use super::verify::{change_silently, verify};
+use super::drift::change_silently;
+use super::verify::verify;
 use super::*;
 
 use crate::mirror::ssh::{Sshd, account, rsync_daemon};
@@ -23,6 +24,10 @@ pub fn assert_both_sides(report: &DriftReport) {
     assert_eq!(time.time, 1_000_000_000);
     let mode = at("/mode").target.clone().unwrap();
     assert_eq!(mode.permissions, "-rw-------");
+    let root = at("/");
+    let modes = [&root.source, &root.target].map(|side| side.clone().unwrap().permissions);
+    assert_ne!(modes[0], "drwx------");
+    assert_eq!(modes[1], "drwx------");
     let (missing, extra) = (at("/missing"), at("/extra"));
     assert!(missing.source.is_some() && missing.target.is_none());
     assert!(extra.source.is_none() && extra.target.is_some());
