@@ -1,7 +1,7 @@
 //! The format of a ring: records of a batch, or of a part of a large one.
 //!
-//! A record consists of the mark [`MARK`], the length of its body (four bytes), the CRC-32 of the
-//! body (four bytes), and the body: number of the first entry, summary of the batch, entries.
+//! A record consists of the mark [`MARK`], the length of its body (four bytes), the CRC-32 (that of
+//! gzip) of the body (four bytes), and the body: number of the first entry, summary of the batch, entries.
 //! Integers are little-endian; texts have their length in front. The reader skips bytes that are
 //! not a valid record, so that an incomplete or damaged record does not affect others.
 
@@ -159,7 +159,7 @@ impl BatchRecord {
         record.extend(MARK);
         // A body is shorter than MAX_BODY_BYTES.
         record.extend((body.len() as u32).to_le_bytes());
-        record.extend(crc32(&body).to_le_bytes());
+        record.extend(crc32fast::hash(&body).to_le_bytes());
         record.extend(body);
         record
     }
@@ -224,7 +224,7 @@ fn read(bytes: &[u8], at: usize) -> Option<StoredRecord<'_>> {
         return None;
     }
     let body = header.take(length)?;
-    if crc32(body) != sum {
+    if crc32fast::hash(body) != sum {
         return None;
     }
     let mut body = RecordReader(body);
@@ -295,34 +295,6 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-/// Returns the CRC-32 of IEEE 802.3, as in gzip.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc: u32, &byte| {
-        let index = (crc ^ u32::from(byte)) & 0xff;
-        CRC_TABLE[index as usize] ^ (crc >> 8)
-    })
-}
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut value = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            value = if value & 1 == 1 {
-                (value >> 1) ^ 0xedb8_8320
-            } else {
-                value >> 1
-            };
-            bit += 1;
-        }
-        table[index] = value;
-        index += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -360,7 +332,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_checksum_is_that_of_gzip() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]

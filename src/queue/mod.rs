@@ -5,7 +5,7 @@
 //! queue.
 //!
 //! * [`etype`]: time, kinds of event, states and policies;
-//! * [`delay`]: the view of one delay;
+//! * [`delay`]: the view of one delay, and the paths of several;
 //! * [`combine`]: how a new event and an older delay combine, a pure function;
 //! * `push`: finds the deciding older delay and applies the combination;
 //! * `path_index`: the trie of all paths;
@@ -45,7 +45,7 @@ mod records;
 mod slab;
 
 pub use combine::{Combination, Relation};
-pub use delay::Delay;
+pub use delay::{Delay, PathReader};
 pub use etype::{Etype, Policy, Status, Time, micros};
 pub use push::{Placed, Pushed};
 pub use ready::{Ready, Take};

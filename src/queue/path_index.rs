@@ -147,6 +147,12 @@ impl PathIndex {
         }
     }
 
+    /// Returns the node of the directory that contains `node`, and the last component of its path.
+    pub(super) fn last_component(&self, node: NodeId) -> (Option<NodeId>, &[u8]) {
+        let node = &self.nodes[node];
+        (node.parent, self.name(node))
+    }
+
     /// Returns the number of nodes.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -391,18 +391,24 @@ impl Job {
 
     /// Returns true if it compared the whole source.
     pub fn is_whole(&self, sync: &Sync) -> bool {
-        self.etypes(sync)
-            .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
+        self.has_special(sync, |etype| matches!(etype, Etype::Init | Etype::Full))
     }
 
     /// Returns true if it ran for the startup event.
     pub fn is_startup(&self, sync: &Sync) -> bool {
-        self.etypes(sync).any(|etype| etype == Some(Etype::Init))
+        self.has_special(sync, |etype| etype == Etype::Init)
     }
 
     /// Returns the types of its entries; `None` for an entry that has left the queue.
     fn etypes(&self, sync: &Sync) -> impl Iterator<Item = Option<Etype>> {
         self.ids.iter().map(|&id| Some(sync.queue.get(id)?.etype()))
+    }
+
+    /// Returns true if a queued special delay is one of its entries. There are few, while it may
+    /// have many entries, and this is asked in each turn.
+    fn has_special(&self, sync: &Sync, is_meant: impl Fn(Etype) -> bool) -> bool {
+        let mut specials = sync.queue.specials();
+        specials.any(|delay| is_meant(delay.etype()) && self.ids.contains(&delay.id()))
     }
 }
 

@@ -7,7 +7,7 @@ use super::job::Job;
 use crate::history::{BatchRecord, BatchSummary, Operation};
 use crate::paths;
 use crate::process::ExitStatus;
-use crate::queue::Etype;
+use crate::queue::{Etype, PathReader};
 use crate::sync::{RetryEntries, Sync};
 
 /// The maximum number of paths named of a batch that failed as a whole. It fails again as long as
@@ -69,24 +69,24 @@ impl BatchWriter<'_> {
     fn done(&mut self, sync: &Sync, failed: Option<&RetryEntries>) {
         let mut named = HashSet::new();
         let has_blocked = !sync.gate.blocked().is_empty();
-        let (mut path, mut to) = (Vec::new(), Vec::new());
+        let (mut paths, mut to) = (PathReader::new(&sync.queue), Vec::new());
         for &id in &self.job.ids {
             let Some(delay) = sync.queue.get(id) else {
                 continue;
             };
-            delay.path(&mut path);
-            let to = delay.path2(&mut to).then_some(&to);
+            let path = paths.read(&delay);
+            let to = delay.path2(&mut to).then_some(&to[..]);
             if let Some(failed) = failed {
-                let mut of_entry = [Some(&path), to].into_iter().flatten();
+                let mut of_entry = [Some(path), to].into_iter().flatten();
                 if let Some((path, _)) = of_entry.find_map(|path| failed.get_key_value(path)) {
                     named.insert(path);
                     self.fail(path);
                     continue;
                 }
             }
-            if !has_blocked || !sync.is_blocked(to.unwrap_or(&path)) {
+            if !has_blocked || !sync.is_blocked(to.unwrap_or(path)) {
                 let exists = self.job.existing.contains(&id);
-                self.entry(sync, delay.etype(), exists, &path, to.map(Vec::as_slice));
+                self.entry(sync, delay.etype(), exists, path, to);
             }
         }
         // Paths below those of the entries.

@@ -199,10 +199,15 @@ impl Sync {
         if self.queue.policy() == Policy::PerEvent {
             return RetryEntries::new();
         }
-        let mut unreadable = self.entries(ids);
+        // A batch may have many entries and few directories.
+        let directories = ids.iter().copied().filter(|&id| {
+            let delay = self.queue.get(id);
+            delay.is_some_and(|delay| delay.is_directory())
+        });
+        let mut unreadable = self.entries(&directories.collect::<Vec<_>>());
         unreadable.retain(|path, etype| {
             let is_new = matches!(etype, Etype::Create | Etype::Delete);
-            is_new && path.ends_with(b"/") && is_denied(&self.on_disk(path))
+            is_new && is_denied(&self.on_disk(path))
         });
         let with_contents = self.etype_of_contents();
         let etypes = unreadable.values_mut();
