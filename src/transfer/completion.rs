@@ -156,6 +156,12 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             drop(sync);
             job.handle.forget(&job.ids);
         }
+        Completion::Smaller => {
+            let retry = sync.partly_failed(&job.ids, FailedEntries::Everything, now);
+            tell_partial(&sync, retry, code);
+            drop(sync);
+            job.handle.forget(&job.ids);
+        }
         Completion::StoppedAt { paths, limit } => {
             let is_limited = limit.is_some();
             match sync.defer_failed(&job.ids, &paths, is_limited, now) {
@@ -276,6 +282,8 @@ enum Completion {
         paths: RetryEntries,
         limit: SizeLimit,
     },
+    /// A full comparison of the smaller files succeeded. A complete one follows after a wait.
+    Smaller,
     /// All entries are repeated after the retry delay.
     Again,
     /// The entries changed during the transfer and are examined again after [`RETRY_DELAY`].
@@ -304,6 +312,7 @@ impl Completion {
             Completion::StoppedAt { paths, .. } | Completion::TooLarge { paths, .. } => {
                 Fate::StoppedAt(paths)
             }
+            Completion::Smaller => Fate::Smaller,
             Completion::Partly(FailedEntries::Everything) | Completion::Again | Completion::Die => {
                 Fate::Failed
             }
@@ -347,7 +356,7 @@ impl Job {
         match verdict {
             // A table of exit codes cannot make a transfer of one that was not started.
             CollectResult::Done if self.is_unsent => Completion::Again,
-            CollectResult::Done if is_bounded => Completion::Partly(FailedEntries::Everything),
+            CollectResult::Done if is_bounded => Completion::Smaller,
             CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
             CollectResult::Done => Completion::Done,
             CollectResult::Again => Completion::Again,

@@ -21,6 +21,8 @@ const MAX_SEARCHED_REASONS: usize = 100;
 pub enum Fate<'a> {
     /// All are done, except these paths.
     DoneExcept(Option<&'a RetryEntries>),
+    /// Everything was compared, except the files that are too large for the target.
+    Smaller,
     /// These paths failed, and the others are repeated.
     StoppedAt(&'a RetryEntries),
     /// All failed.
@@ -52,6 +54,10 @@ pub fn record(job: &Job, fate: &Fate<'_>, status: ExitStatus) -> BatchRecord {
     }
     match fate {
         Fate::DoneExcept(failed) => log.done(&sync, *failed),
+        Fate::Smaller => {
+            log.batch.push(Operation::Compared, b"", b"");
+            sync.too_large().iter().for_each(|path| log.fail(path));
+        }
         Fate::StoppedAt(failed) => failed.keys().for_each(|path| log.fail(path)),
         Fate::Failed => log.all_failed(&sync),
     }

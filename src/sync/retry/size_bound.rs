@@ -1,15 +1,22 @@
 //! Size bound of full comparisons. A file that is too large for the target ends a comparison. It is
 //! repeated at once without files of that size, and a full comparison follows later.
 
+use std::collections::BTreeSet;
+
 use super::super::Sync;
 use super::partial::RetryPlan;
 use super::{FailedEntries, RetryEntries};
 use crate::queue::{DelayId, Time};
 
+/// The maximum number of files that do not fit and are known by name.
+const MAX_NAMED: usize = 1000;
+
 /// The maximum size of files that a full comparison sends.
 #[derive(Debug, Default)]
 pub struct SizeBound {
     largest: Option<u64>,
+    /// The files that did not fit.
+    too_large: BTreeSet<Vec<u8>>,
     /// rsync accepts `--max-size`, and the user has not set it.
     usable: bool,
 }
@@ -30,6 +37,15 @@ impl SizeBound {
     /// Returns true if larger files are not sent.
     pub fn is_set(&self) -> bool {
         self.largest.is_some()
+    }
+
+    /// Adds files that did not fit.
+    fn add<'a>(&mut self, paths: impl IntoIterator<Item = &'a Vec<u8>>) {
+        for path in paths {
+            if self.too_large.len() < MAX_NAMED {
+                self.too_large.insert(path.clone());
+            }
+        }
     }
 
     /// Lowers the bound below the size of a file that did not fit. Returns false if no smaller file
@@ -59,6 +75,11 @@ impl Sync {
         self.retry.size_bound.is_set()
     }
 
+    /// Returns the files for which the current full comparison is repeated without large files.
+    pub fn too_large(&self) -> &BTreeSet<Vec<u8>> {
+        &self.retry.size_bound.too_large
+    }
+
     /// Handles a full comparison that ended at these paths, which are too large for the target: it
     /// is repeated at once without them. If that is not possible, a full comparison is scheduled
     /// and returned; changes are sent in the meantime.
@@ -70,6 +91,7 @@ impl Sync {
     ) -> Option<RetryPlan> {
         let sizes = named.keys().filter_map(|path| self.file_size(path));
         let size = sizes.min().unwrap_or(0);
+        self.retry.size_bound.add(named.keys());
         if self.retry.size_bound.lower(size) {
             self.requeue(ids, now);
             return None;
@@ -80,6 +102,7 @@ impl Sync {
     /// Removes the bound for the next full comparison.
     pub(super) fn forget_size_bound(&mut self) {
         self.retry.size_bound.largest = None;
+        self.retry.size_bound.too_large.clear();
     }
 }
 
@@ -88,6 +111,19 @@ mod tests {
     use super::*;
     use crate::queue::{Etype, Policy, Take};
     use crate::sync::tests::sync_with;
+
+    #[test]
+    fn the_files_that_do_not_fit_are_known_up_to_a_limit() {
+        let mut bound = SizeBound::default();
+        let paths = |range: std::ops::Range<u32>| -> Vec<Vec<u8>> {
+            range.map(|n| format!("/{n}").into_bytes()).collect()
+        };
+        bound.add(&paths(0..3));
+        bound.add(&paths(2..5));
+        assert_eq!(bound.too_large.len(), 5);
+        bound.add(&paths(0..2000));
+        assert_eq!(bound.too_large.len(), MAX_NAMED);
+    }
 
     #[test]
     fn a_bound_is_lowered_at_most_64_times() {

@@ -12,6 +12,7 @@
 //! | verify_targets | each kind of drift at each kind of target |
 //! | verify_details | the details of a report, and the progress on a terminal |
 //! | reports | the kept reports of `verify` |
+//! | small_target | what is said of a file that does not fit at the target |
 //! | json | `-json` of each command |
 //! | socket | who may connect, and invalid requests |
 //! | metrics | metrics, page and report files |
@@ -25,6 +26,7 @@ mod hooks;
 mod json;
 mod metrics;
 mod reports;
+mod small_target;
 mod socket;
 mod status;
 mod transfer_log;
