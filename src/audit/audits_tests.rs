@@ -52,6 +52,10 @@ impl DaemonView for FakeDaemon {
         self.view.explain(name, path)
     }
 
+    fn leaves_out(&self, sync: SyncId, path: &[u8]) -> bool {
+        self.view.leaves_out(sync, path)
+    }
+
     fn event_mark(&self) -> EventMark {
         self.view.event_mark()
     }

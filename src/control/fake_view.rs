@@ -59,6 +59,10 @@ impl DaemonView for FakeView {
         String::from_utf8_lossy(path).into_owned()
     }
 
+    fn leaves_out(&self, _: SyncId, _: &[u8]) -> bool {
+        false
+    }
+
     fn event_mark(&self) -> EventMark {
         EventMark::default()
     }

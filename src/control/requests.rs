@@ -273,12 +273,17 @@ fn rings(
         if below == Some(None) {
             return None;
         }
+        let below = below.flatten();
+        let is_left_out = below
+            .as_ref()
+            .is_some_and(|it| view.leaves_out(sync.id, it));
         Some(RingQuery {
             key: sync.state_key,
             after: after.get(&sync.name).copied(),
             name: sync.name,
             target: sync.target,
-            path: below.flatten(),
+            path: below,
+            is_left_out,
         })
     });
     let rings: Vec<RingQuery> = rings.collect();

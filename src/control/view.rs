@@ -22,6 +22,10 @@ pub trait DaemonView {
     /// Returns what is known of an absolute path, for the sync of this name or for all.
     fn explain(&self, name: Option<&str>, path: &[u8]) -> String;
 
+    /// Returns true if full comparisons of a sync leave out a path relative to its source, because a
+    /// rule excludes it.
+    fn leaves_out(&self, sync: SyncId, path: &[u8]) -> bool;
+
     /// Returns the current position in the stream of watch events.
     fn event_mark(&self) -> EventMark;
 

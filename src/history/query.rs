@@ -31,8 +31,10 @@ pub struct RingQuery {
     /// The target of the sync.
     pub target: Vec<u8>,
     /// Selects entries about this path, relative to the source: the path itself, paths below it,
-    /// and comparisons of directories above it.
+    /// and comparisons of directories above it. That of a directory may end with a slash.
     pub path: Option<Vec<u8>>,
+    /// The path is excluded, so entries about directories above it are not about the path.
+    pub is_left_out: bool,
     /// Selects entries after this number.
     pub after: Option<u64>,
 }
@@ -75,7 +77,7 @@ impl<'a> PageBuilder<'a> {
                 if after.is_some_and(|after| number <= after) {
                     continue;
                 }
-                if is_about(&entry, ring.path.as_deref()) {
+                if is_about(&entry, ring) {
                     let entry = log_entry(ring, &record, number, &entry);
                     self.page.entries.push(entry);
                     found += 1;
@@ -125,13 +127,14 @@ fn last_number(half: &[u8]) -> Option<u64> {
     record::records(half).last()?.next().checked_sub(1)
 }
 
-/// Returns true if an entry concerns a path.
-fn is_about(entry: &StoredEntry<'_>, path: Option<&[u8]>) -> bool {
-    let Some(path) = path else {
+/// Returns true if an entry concerns the path of a query.
+fn is_about(entry: &StoredEntry<'_>, ring: &RingQuery) -> bool {
+    let Some(path) = ring.path.as_deref() else {
         return true;
     };
     // Directories are sent without what is in them, which has entries of its own.
-    let is_deep = !matches!(entry.operation, Operation::Sent | Operation::Attributes);
+    let is_deep =
+        !ring.is_left_out && !matches!(entry.operation, Operation::Sent | Operation::Attributes);
     let relates = |other: &[u8]| {
         paths::bare(other) == paths::bare(path)
             || other.starts_with(&paths::with_slash(path))
@@ -240,15 +243,20 @@ mod tests {
             limit: 10,
             ..HistoryQuery::default()
         };
-        let paths = |path: &str| {
+        let paths = |path: &str, is_left_out| {
             let mut builder = PageBuilder::new(&query);
-            let path = Some(path.as_bytes().to_vec());
-            builder.add(&RingQuery { path, ..ring("a") }, &halves);
+            let wanted = RingQuery {
+                path: Some(path.as_bytes().to_vec()),
+                is_left_out,
+                ..ring("a")
+            };
+            builder.add(&wanted, &halves);
             let entries = builder.finish(0).entries.into_iter();
             entries.map(|entry| entry.path).collect::<Vec<_>>()
         };
-        assert_eq!(paths("/d/f"), ["/d/f", "/d/", "/d/f/below"]);
-        assert_eq!(paths("/df"), ["/df"]);
+        assert_eq!(paths("/d/f", false), ["/d/f", "/d/", "/d/f/below"]);
+        assert_eq!(paths("/df", false), ["/df"]);
+        assert_eq!(paths("/d/f", true), ["/d/f", "/d/f/below"]);
     }
 
     #[test]

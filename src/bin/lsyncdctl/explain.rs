@@ -29,7 +29,7 @@ pub fn run(args: &Args, path: &str) -> Result<u8, ClientError> {
         link.deadline = deadline();
         let verb = Verb::Log {
             sync: args.sync.clone(),
-            path: Some(path.trim_end_matches('/').to_owned()),
+            path: Some(path.to_owned()),
             since: 0.0,
             after: after.clone(),
             newest: false,

@@ -87,11 +87,7 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
         }
         _ => String::new(),
     };
-    let options = match kind {
-        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(handle),
-        _ => Vec::new(),
-    };
-    let options = OptionRules::of(&options);
+    let options = option_rules(script, handle);
     let own = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let all = options.behind(&own);
     let unknown = options.unknown.iter().map(|option| escape(option));
@@ -139,6 +135,25 @@ pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> Str
         Sign::Exclude => "",
     };
     format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}{only}")
+}
+
+/// Returns true if full comparisons leave out a path relative to the source, as the watcher reports
+/// it: a rule of the sync or of its rsync options excludes it.
+pub fn is_left_out(script: &Script, handle: &Rc<SyncHandle>, path: &[u8]) -> bool {
+    let sync = handle.sync.borrow();
+    let own = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let all = option_rules(script, handle).behind(&own);
+    let decision = all.deciding(path);
+    decision.is_some_and(|decision| decision.sign == Sign::Exclude)
+}
+
+/// Returns the rules in the rsync options of a sync.
+fn option_rules(script: &Script, handle: &Rc<SyncHandle>) -> OptionRules {
+    let options = match script.kind(handle) {
+        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(handle),
+        _ => Vec::new(),
+    };
+    OptionRules::of(&options)
 }
 
 fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {

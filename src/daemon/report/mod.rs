@@ -19,7 +19,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use self::dump::dump;
 pub use self::files::ReportFiles;
 pub use self::snapshot::{snapshot, trend_samples};
-use super::inspect::connect;
+use super::inspect::{connect, explain};
 use super::watch_limit::WatchLimit;
 use crate::audit::{AuditView, Audits, Obstacle};
 use crate::component::{SamplePlace, SyncCommand};
@@ -96,6 +96,11 @@ impl DaemonView for DaemonState<'_> {
 
     fn explain(&self, name: Option<&str>, path: &[u8]) -> String {
         path_state::explained(self, name, path)
+    }
+
+    fn leaves_out(&self, sync: SyncId, path: &[u8]) -> bool {
+        let handle = self.find(sync);
+        handle.is_some_and(|handle| explain::is_left_out(self.script, handle, path))
     }
 
     fn event_mark(&self) -> EventMark {

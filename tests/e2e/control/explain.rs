@@ -37,6 +37,17 @@ fn a_path_is_explained_from_pending_to_sent() {
     assert!(said.contains("\none: last sent "), "{said}");
     let said = explain(&dir, "f.tmp");
     assert!(said.contains("one: left out; the rule is "), "{said}");
+    // The full comparison at the start has left it out as well.
+    assert!(!said.contains("one: last "), "{said}");
+    for word in ["f.tmp", "new"] {
+        let output = ctl(&dir, &["log", "one", word]);
+        assert_eq!(
+            text(&output).contains("compared"),
+            word == "new",
+            "{}",
+            text(&output)
+        );
+    }
 }
 
 #[test]
