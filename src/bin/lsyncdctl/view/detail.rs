@@ -21,10 +21,11 @@ pub fn lines<'a>(
     let mut lines = Vec::new();
     add_facts(&mut lines, sync, now);
     add_children(&mut lines, sync);
+    let has_bytes = sync.totals.bytes > 0 || sync.totals.batches == 0;
     lines.extend(
         trend
             .into_iter()
-            .flat_map(|trend| plot::lines(trend, range, width)),
+            .flat_map(|trend| plot::lines(trend, has_bytes, range, width)),
     );
     if !sync.queue.is_empty() {
         let text = format!("queue, {} in all", sync.pending);

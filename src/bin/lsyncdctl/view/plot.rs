@@ -46,8 +46,9 @@ impl PlotRange {
     }
 }
 
-/// Returns the plots of a sync, one or two on a line.
-pub fn lines(trend: &Trend, range: PlotRange, width: usize) -> Vec<Line<'static>> {
+/// Returns the plots of a sync, one or two on a line. `has_bytes` is false if its transfers do not
+/// report how much they have sent.
+pub fn lines(trend: &Trend, has_bytes: bool, range: PlotRange, width: usize) -> Vec<Line<'static>> {
     let series = range.of(trend);
     let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let pending: Vec<f64> = series.pending.iter().map(|&value| value.into()).collect();
@@ -67,7 +68,16 @@ pub fn lines(trend: &Trend, range: PlotRange, width: usize) -> Vec<Line<'static>
             format!("max {}", span(most(&lag))),
             lag,
         ),
-        ("sent", Color::Blue, bytes(series.bytes.iter().sum()), sent),
+        (
+            "sent",
+            Color::Blue,
+            if has_bytes {
+                bytes(series.bytes.iter().sum())
+            } else {
+                "not reported".into()
+            },
+            sent,
+        ),
         (
             "failed",
             Color::Red,

@@ -103,6 +103,12 @@ fn a_small_terminal_shows_state_and_plots() {
     for part in ["last day", "max 30 s", "2.0 kB", "failed"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
+    // rsync without -v or --stats does not report how much it has sent.
+    let mut silent = self::status(1);
+    silent.syncs[0].totals.batches = 3;
+    view.take(silent);
+    let text = drawn(&view, 160, 50);
+    assert!(text.contains("not reported"), "{text}");
 }
 
 #[test]
