@@ -17,6 +17,7 @@
 //! | socket | who may connect, and invalid requests |
 //! | metrics | metrics, page and report files |
 //! | transfer_log | `lsyncdctl log` |
+//! | log_random | `lsyncdctl log` after random changes |
 //! | hooks | `onSynced` and `onFailed` |
 
 mod commands;
@@ -24,6 +25,7 @@ mod drift;
 mod explain;
 mod hooks;
 mod json;
+mod log_random;
 mod metrics;
 mod reports;
 mod small_target;

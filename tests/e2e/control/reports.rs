@@ -50,18 +50,22 @@ fn each_comparison_is_kept_and_alterations_are_detected() {
     // The chain continues after a restart, and the oldest reports are removed.
     let mut running = Daemon::new(&dir, KEPT).start();
     running.wait_for("the new daemon", |_| code(&ctl(&dir, &["status"])) == 0);
-    for _ in 3..=6 {
+    for (first, last) in [(1, 3), (1, 4), (2, 5), (3, 6)] {
         verify(&dir, 0);
+        let (exit, page) = reports(&dir);
+        assert_eq!((exit, page.first, page.last), (0, first, last));
     }
-    let (exit, page) = reports(&dir);
-    assert_eq!((exit, page.first, page.last), (0, 3, 6));
 
     let lines = dir.path("state/reports/lines");
     let whole = fs::read_to_string(&lines).unwrap();
     let altered = whole.replacen("\"equal\"", "\"drift\"", 1);
     assert_ne!(whole, altered);
+    let lines_of: Vec<&str> = whole.split_inclusive('\n').collect();
+    let without_middle = [lines_of[0], lines_of[2], lines_of[3]].concat();
     for (kept, problem) in [
         (altered.as_str(), "report 3 or 4 is altered"),
+        (&without_middle, "report 4 is missing"),
+        (&whole[..whole.len() - 20], "report 6 is missing"),
         (
             &whole[whole.find('\n').unwrap() + 1..],
             "report 3 is missing",
