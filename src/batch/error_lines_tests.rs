@@ -321,3 +321,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_a_file_that_rsync_sends_again_by_itself_is_no_failure() {
+    let again = "WARNING: f failed verification -- update discarded (will try again).";
+    for (line, is_neutral) in [
+        (again, true),
+        ("WARNING: f failed verification -- update discarded.", false),
+        ("ERROR: other (will try again).", false),
+    ] {
+        let found = read(line.as_bytes());
+        assert_eq!(found == ErrorLine::Neutral, is_neutral, "{line}");
+    }
+}

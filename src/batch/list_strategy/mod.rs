@@ -7,11 +7,13 @@
 //! * `quick_check`: changes that rsync's quick check cannot detect;
 //! * `refusal`: the options that a failed call has refused;
 //! * `source_disk`: the source on disk;
-//! * `tests`: tests.
+//! * `tests`, `call_tests`: tests.
 
 mod quick_check;
 mod refusal;
 mod source_disk;
+#[cfg(test)]
+mod call_tests;
 #[cfg(test)]
 mod tests;
 

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
-const MISSING: TransferKind = TransferKind::FilesFrom { missing: true };
-const PRESENT: TransferKind = TransferKind::FilesFrom { missing: false };
+pub(super) const MISSING: TransferKind = TransferKind::FilesFrom { missing: true };
+pub(super) const PRESENT: TransferKind = TransferKind::FilesFrom { missing: false };
 
-fn request(target: &[u8]) -> BatchRequest<'_> {
+pub(super) fn request(target: &[u8]) -> BatchRequest<'_> {
     static WORDS: std::sync::LazyLock<Vec<Vec<u8>>> =
         std::sync::LazyLock::new(|| vec![b"-lts".to_vec()]);
     BatchRequest {
