@@ -205,6 +205,7 @@ fn is_inside(path: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::tests::sync_of;
     use proptest::prelude::*;
 
     fn known(etype: Etype, path: &str, to: Option<&str>) -> PersistedEvent {
@@ -289,5 +290,126 @@ mod tests {
         for bytes in nonsense {
             assert_eq!(decode_time(bytes), UNIX_EPOCH);
         }
+    }
+
+    /// A state directory for the sync of `/src/`.
+    fn state() -> (tempfile::TempDir, StateDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::at(directory.path());
+        (directory, state)
+    }
+
+    fn changed(paths: &[&[u8]]) -> Sync {
+        let mut sync = sync_of(b"/src/");
+        for path in paths {
+            sync.queue.push(Etype::Modify, path, None, 0);
+        }
+        sync
+    }
+
+    /// Returns the paths that a sync has queued after it has restored its state.
+    fn restored(state: &StateDir, is_first: bool) -> (Sync, Vec<Vec<u8>>) {
+        let mut sync = sync_of(b"/src/");
+        restore(state, &mut sync, is_first, 0);
+        let paths = sync.queue.iter().map(|delay| delay.paths().0);
+        let paths = paths.collect();
+        (sync, paths)
+    }
+
+    #[test]
+    fn pending_changes_are_restored_once() {
+        let (_directory, state) = state();
+        save(&state, &changed(&[b"/a", b"/b"]), false);
+        let (sync, paths) = restored(&state, true);
+        assert_eq!(paths, [b"/a", b"/b"]);
+        // Size and time may be those of the file that was sent before.
+        assert!(sync.verify().is_by_content(b"/a"));
+        assert_eq!(restored(&state, false).1, [b""; 0]);
+        save(&state, &changed(&[b"/a"]), false);
+        save(&state, &changed(&[]), false);
+        assert_eq!(restored(&state, false).1, [b""; 0]);
+    }
+
+    #[test]
+    fn restored_changes_below_a_missing_mount_are_dropped() {
+        let (_directory, state) = state();
+        save(&state, &changed(&[b"/inner/f", b"/g"]), false);
+        let mut sync = sync_of(b"/src/");
+        sync.remember_nested_mounts([b"/src/inner".to_vec()].into_iter());
+        sync.update_nested_mounts(&Default::default());
+        restore(&state, &mut sync, true, 0);
+        let paths = sync.queue.iter().map(|delay| delay.paths().0);
+        assert_eq!(paths.collect::<Vec<_>>(), [b"/g"]);
+    }
+
+    #[test]
+    fn everything_is_compared_if_pending_changes_are_not_known() {
+        let (directory, state) = state();
+        let config = sync_of(b"/src/").config;
+        let compares = |state: &StateDir| {
+            let (sync, _) = restored(state, true);
+            let mut specials = sync.queue.specials();
+            specials.any(|delay| delay.etype() == Etype::Init)
+        };
+        assert!(!compares(&state));
+        save(&state, &changed(&[b"/a"]), false);
+        assert!(!compares(&state));
+        save(&state, &changed(&[b"/a"]), true);
+        assert!(compares(&state));
+        let mut owing = changed(&[]);
+        owing.queue.push(Etype::Full, b"/", None, 0);
+        save(&state, &owing, false);
+        assert!(compares(&state));
+        state.write(&config, STATE_KIND, b"damaged").unwrap();
+        assert!(compares(&state));
+        // It cannot be read.
+        for entry in std::fs::read_dir(directory.path()).unwrap() {
+            std::fs::create_dir(entry.unwrap().path().join(STATE_KIND)).unwrap();
+        }
+        assert!(compares(&state));
+    }
+
+    /// The mark is removed by an orderly stop, when the second of the last transfer is over.
+    #[test]
+    fn after_a_kill_changes_since_the_saved_time_are_searched_for() {
+        let (_directory, state) = state();
+        let config = sync_of(b"/src/").config;
+        assert_eq!(read_synced(&state, &config), None);
+        let (mut sync, _) = restored(&state, true);
+        assert!(sync.verify().is_done());
+        assert_eq!(read_synced(&state, &config), Some(sync.verify().synced()));
+        let then = UNIX_EPOCH + Duration::from_nanos(1_000_000_001);
+        sync.verify_mut().suspect_since(then);
+        save_synced(&state, &sync);
+        assert_eq!(read_synced(&state, &config), Some(then));
+        assert!(restored(&state, false).0.verify().is_done());
+        save_synced(&state, &sync);
+        let (killed, _) = restored(&state, true);
+        assert!(!killed.verify().is_done());
+        assert_eq!(killed.verify().synced(), then);
+        // Files that look unchanged are still to be searched for.
+        save(&state, &killed, false);
+        assert!(read_synced(&state, &config).is_some());
+        let stopped = sync_of(b"/src/");
+        save(&state, &stopped, false);
+        assert!(read_synced(&state, &config).is_some());
+        while stopped.has_just_sent(SystemTime::now()) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        save(&state, &killed, false);
+        assert!(read_synced(&state, &config).is_some());
+        save(&state, &stopped, false);
+        assert_eq!(read_synced(&state, &config), None);
+    }
+
+    #[test]
+    fn a_failure_that_was_reported_is_known_to_the_next_daemon() {
+        let (_directory, state) = state();
+        let mut failing = sync_of(b"/src/");
+        failing.counters.failing = true;
+        save(&state, &failing, false);
+        assert!(!restored(&state, false).0.counters.failing);
+        assert!(restored(&state, true).0.counters.failing);
+        assert!(!restored(&state, true).0.counters.failing);
     }
 }

@@ -75,3 +75,52 @@ fn keep(state: &StateDir, sync: &Sync, kind: &str, bytes: &[u8]) {
         log::say("Debug", format_args!("cannot store mounts: {error}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::tests::sync_of;
+
+    const SOURCE: &[u8] = b"/srv/src/";
+
+    /// Without them, an empty directory below a mount point is taken for the source or the target.
+    #[test]
+    fn the_source_and_the_mounts_of_the_last_run_are_known_to_the_next_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::at(directory.path());
+        let restored = || {
+            let mut sync = sync_of(SOURCE);
+            restore(&state, &mut sync);
+            sync
+        };
+        let known = |sync: &Sync| {
+            let nested = sync.known_nested_mounts().map(<[u8]>::to_vec);
+            (
+                sync.source_mount().to_vec(),
+                sync.target_mount().map(<[u8]>::to_vec),
+                sync.accepted_source().map(SourceIdentity::to_line),
+                nested.collect::<Vec<_>>(),
+            )
+        };
+        let nothing = (Vec::new(), None, None, Vec::new());
+        assert_eq!(known(&restored()), nothing);
+        let mut sync = sync_of(SOURCE);
+        sync.remember_source_mount(b"/srv");
+        sync.remember_target_mount(b"/mnt/disk".to_vec());
+        sync.remember_source(SourceIdentity::of(b"/").unwrap());
+        let nested = [b"/srv/src/a".to_vec(), b"/srv/src/b".to_vec()];
+        sync.remember_nested_mounts(nested.into_iter());
+        for _ in 0..2 {
+            save(&state, &sync);
+            save_nested_mounts(&state, &sync);
+            assert_eq!(known(&restored()), known(&sync));
+        }
+        // The root file system is always mounted.
+        let mut other = sync_of(SOURCE);
+        other.remember_source_mount(b"/");
+        other.remember_target_mount(b"/".to_vec());
+        save(&state, &other);
+        save_nested_mounts(&state, &other);
+        assert_eq!(known(&restored()), nothing);
+    }
+}

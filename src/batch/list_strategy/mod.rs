@@ -9,11 +9,11 @@
 //! * `source_disk`: the source on disk;
 //! * `tests`, `call_tests`: tests.
 
+#[cfg(test)]
+mod call_tests;
 mod quick_check;
 mod refusal;
 mod source_disk;
-#[cfg(test)]
-mod call_tests;
 #[cfg(test)]
 mod tests;
 
