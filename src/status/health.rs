@@ -30,6 +30,7 @@ impl SyncSnapshot {
             () if starting.is_some() => State::Starting,
             () if !self.sending.is_empty() => State::Sending,
             () if self.pending > 0 => State::Pending,
+            () if self.failed > 0 => State::Retrying,
             () => State::Current,
         };
         self.severity = self.state.severity();
@@ -46,17 +47,49 @@ impl SyncSnapshot {
 
     /// Returns what to do about the trouble that the sync is in.
     fn known_remedy(&self) -> Option<String> {
-        let name = &self.name;
         match self.state {
-            _ if self.severity != Severity::Trouble => None,
-            State::Halted => Some(format!(
-                "find the cause; if the change is intended, \"lsyncdctl release {name}\" continues"
-            )),
+            State::Halted => Some(self.remedy_of_halt()),
+            State::SourceLost => Some(
+                "create, rename or mount the source again; the target is kept until then".into(),
+            ),
             State::Ended => {
                 Some("after its cause is removed, \"lsyncdctl reload\" starts it again".into())
             }
-            _ => self.last_error.as_ref()?.remedy.clone(),
+            _ if self.severity == Severity::Trouble => self.last_error.as_ref()?.remedy.clone(),
+            _ if self.stalled().is_some() => Some(
+                "check the target's host and the network; settings { stallTimeout = SECONDS } ends \
+                 and repeats such transfers"
+                    .into(),
+            ),
+            _ => None,
         }
+    }
+
+    fn remedy_of_halt(&self) -> String {
+        let name = &self.name;
+        let reason = self.halted.as_deref().unwrap_or_default();
+        if reason.contains("mounted") {
+            format!(
+                "mount it again; if it is not to be mounted any more, \"lsyncdctl release {name}\" \
+                 continues"
+            )
+        } else if reason.contains("would be deleted") {
+            format!(
+                "find out what deleted the files; if they are to be deleted on the target, too: \
+                 \"lsyncdctl release {name}\""
+            )
+        } else {
+            format!(
+                "find the cause; if the change is intended, \"lsyncdctl release {name}\" continues"
+            )
+        }
+    }
+
+    /// Returns true if what failed last has succeeded since then.
+    pub fn is_error_past(&self) -> bool {
+        let failure = self.last_error.as_ref().map(|error| error.time);
+        let has_succeeded = self.last_success >= failure;
+        self.failed == 0 && self.ended.is_none() && (self.retry.is_none() || has_succeeded)
     }
 
     fn words(&self, starting: Option<String>) -> String {
@@ -66,16 +99,17 @@ impl SyncSnapshot {
             // The comparison succeeds without the files that are too large.
             _ => "some paths failed".into(),
         };
+        let failed_paths = || counted(self.failed, "path");
         let mut words = match self.state {
             State::Current => "current".into(),
             State::Starting => starting.unwrap_or_default(),
             State::Pending => self.waiting(),
             State::Sending => self.sending_words(),
             State::Paused => format!("paused, {}", self.waiting()),
-            State::Retrying => {
-                let seconds = self.retry.as_ref().map_or(0.0, |retry| retry.seconds);
-                format!("retrying in {} after {}", span(seconds), error())
-            }
+            State::Retrying => match &self.retry {
+                Some(retry) => format!("retrying in {} after {}", span(retry.seconds), error()),
+                None => format!("retrying {} after {}", failed_paths(), error()),
+            },
             State::Halted => format!("halted: {}", self.halted.as_deref().unwrap_or_default()),
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
@@ -96,8 +130,16 @@ impl SyncSnapshot {
             let held = self.withheld - self.rejected;
             words.push_str(&format!(", {} held unchecked", counted(held, "file")));
         }
-        if self.failed > 0 {
-            words.push_str(&format!(", {} failed", counted(self.failed, "path")));
+        let is_at_work = matches!(
+            self.state,
+            State::Starting | State::Pending | State::Sending
+        );
+        if is_at_work && !self.is_error_past() {
+            words.push_str(&format!(", the last attempt failed: {}", error()));
+        }
+        let is_told = self.state == State::Retrying && self.retry.is_none();
+        if self.failed > 0 && !is_told {
+            words.push_str(&format!(", {} failed", failed_paths()));
         }
         words
     }
@@ -231,13 +273,69 @@ mod tests {
     }
 
     #[test]
+    fn each_halt_has_a_remedy_of_its_own() {
+        for (reason, part) in [
+            ("/srv is not mounted any more", "mount it again"),
+            ("20 entries would be deleted on the target", "what deleted"),
+            ("the source is another directory", "find the cause"),
+        ] {
+            let halted = SyncSnapshot {
+                name: "web".into(),
+                halted: Some(reason.into()),
+                ..sync()
+            };
+            let remedy = halted.judged(None, false).remedy.unwrap();
+            assert!(remedy.contains(part), "{remedy}");
+            assert!(remedy.contains("\"lsyncdctl release web\""), "{remedy}");
+        }
+    }
+
+    #[test]
+    fn an_error_before_a_success_is_past() {
+        let at = |error: f64, success: f64| SyncSnapshot {
+            last_error: Some(LastError {
+                time: error,
+                ..LastError::default()
+            }),
+            last_success: Some(success),
+            halted: Some("20 entries would be deleted".into()),
+            retry: Some(Retry::default()),
+            ..sync()
+        };
+        assert!(at(1.0, 2.0).is_error_past());
+        assert!(!at(2.0, 1.0).is_error_past());
+        let failed = SyncSnapshot {
+            failed: 1,
+            ..at(1.0, 2.0)
+        };
+        assert!(!failed.is_error_past());
+    }
+
+    #[test]
     fn failed_paths_are_trouble_whatever_else_is_well() {
         let failed = SyncSnapshot {
             failed: 1,
             ..sync()
         };
-        let failed = failed.judged(None, false);
-        assert_eq!(failed.detail, "current, 1 path failed");
-        assert_eq!(failed.severity, Severity::Trouble);
+        let waiting = failed.clone().judged(None, false);
+        let detail = "retrying 1 path after some paths failed";
+        assert_eq!(waiting.detail, detail);
+        assert_eq!(
+            (waiting.state, waiting.severity),
+            (State::Retrying, Severity::Trouble)
+        );
+        let sending = SyncSnapshot {
+            sending: vec![Sending {
+                entries: 1,
+                ..Sending::default()
+            }],
+            ..failed
+        };
+        let sending = sending.judged(None, false);
+        assert_eq!(
+            sending.detail,
+            "sending 1 path for 0 s, the last attempt failed: some paths failed, 1 path failed"
+        );
+        assert_eq!(sending.severity, Severity::Trouble);
     }
 }

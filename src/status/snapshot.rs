@@ -120,7 +120,7 @@ pub struct SyncSnapshot {
     pub sending: Vec<Sending>,
     /// The pending retry after a failure.
     pub retry: Option<Retry>,
-    /// The number of paths that a transfer could not send.
+    /// The number of paths that a transfer could not send, with those that are being retried.
     pub failed: usize,
     /// The first of these paths.
     pub failed_paths: Vec<String>,

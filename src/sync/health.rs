@@ -70,7 +70,7 @@ impl Sync {
             || self.halted().is_some()
             || self.delete_guard().excess().is_some()
             || self.is_failing()
-            || !self.failed_paths().is_idle()
+            || self.failed_paths().is_failing()
     }
 
     /// Returns the problems of the sync, one line each, for the status file.

@@ -128,7 +128,7 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
         None => add("no success yet".into()),
     }
     if let Some(error) = &sync.last_error {
-        add(error.shown(status.time, sync.severity != Severity::Trouble));
+        add(error.shown(status.time, sync.is_error_past()));
     }
     if let Some(remedy) = &sync.remedy {
         add(format!("remedy: {remedy}"));

@@ -97,7 +97,7 @@ pub(super) fn of_sync(
         to: None,
     });
     let queue = queue.chain(backlog);
-    let failed_paths = sync.failed_paths().names(MAX_NAMED_PATHS);
+    let failed_paths = sync.failed_paths().missing_names(MAX_NAMED_PATHS);
     let blocked = sync.gate.blocked();
     let snapshot = SyncSnapshot {
         name: sync.config.name.clone(),
@@ -109,7 +109,7 @@ pub(super) fn of_sync(
         lag: lag(state, &sync),
         sending: sending.collect(),
         retry,
-        failed: sync.failed_paths().len(),
+        failed: sync.failed_paths().missing(),
         failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
         withheld: blocked.len(),
         rejected: blocked.rejected(),

@@ -74,8 +74,7 @@ impl FailedPaths {
     /// Returns the time since which something is missing on the target: that of the oldest change
     /// at the first failure, until nothing has failed any more.
     pub fn since(&self) -> Option<Time> {
-        let fails = self.everything.is_some() || self.backoff.failures() > 0;
-        self.since.filter(|_| fails || !self.is_idle())
+        self.since.filter(|_| self.is_failing())
     }
 
     /// Adds the failed paths of a transfer. Returns the delay before the first retry of these.
@@ -182,6 +181,22 @@ impl FailedPaths {
         }
     }
 
+    /// Returns true if something is missing on the target, retries that are running included.
+    pub fn is_failing(&self) -> bool {
+        !self.is_idle() || self.everything.is_some() || self.backoff.failures() > 0
+    }
+
+    /// Returns the number of failed paths, with those that are being retried.
+    pub fn missing(&self) -> usize {
+        self.paths.len() + self.tried.len()
+    }
+
+    /// Returns the first `most` of these paths: those that wait, then those that are being retried.
+    pub fn missing_names(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        let all = self.paths.keys().chain(self.tried.keys());
+        all.take(most).map(Vec::as_slice)
+    }
+
     /// Returns true if no path has failed or is being retried.
     pub fn is_idle(&self) -> bool {
         self.paths.is_empty() && self.tried.is_empty()
@@ -213,9 +228,12 @@ impl FailedPaths {
         self.paths.iter().map(one)
     }
 
-    /// Returns the time of the next full comparison and the number of failed ones in a row.
+    /// Returns the time of the next full comparison and the number of failed ones in a row. A time
+    /// in the past means that it is running.
     pub fn next_comparison(&self) -> Option<(Time, u32)> {
-        self.everything.map(|due| (due, self.backoff.failures()))
+        let failures = self.backoff.failures();
+        let due = self.everything.or((failures > 0).then_some(0));
+        due.map(|due| (due, failures))
     }
 
     /// Returns true if a full comparison is scheduled.

@@ -55,6 +55,27 @@ fn the_time_behind_begins_with_the_first_failure_and_ends_with_the_last_success(
 }
 
 #[test]
+fn a_retry_that_runs_is_no_recovery() {
+    let mut failed = FailedPaths::new(None);
+    failed.add(modified("/a"), 0);
+    failed.take(SECOND);
+    assert!(failed.is_failing() && failed.is_empty());
+    assert_eq!(failed.missing(), 1);
+    assert_eq!(failed.missing_names(9).collect::<Vec<_>>(), [b"/a"]);
+    failed.succeeded(b"/a", Etype::Modify);
+    assert!(!failed.is_failing() && failed.missing() == 0);
+
+    failed.add_everything(0);
+    assert_eq!(failed.next_comparison(), Some((SECOND, 1)));
+    failed.take(SECOND);
+    assert_eq!(failed.next_comparison(), Some((0, 1)));
+    assert!(failed.is_failing());
+    failed.compared();
+    assert_eq!(failed.next_comparison(), None);
+    assert!(!failed.is_failing());
+}
+
+#[test]
 fn a_path_that_always_fails_does_not_delay_others() {
     let mut failed = FailedPaths::new(None);
     let mut now = 0;

@@ -2,7 +2,6 @@
 
 use lsyncd::status::number_format::{bytes, counted, span};
 use lsyncd::status::snapshot::SyncSnapshot;
-use lsyncd::status::state::Severity;
 use lsyncd::status::trends::Trend;
 use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
@@ -47,6 +46,10 @@ fn add_facts<'a>(lines: &mut Vec<Line<'a>>, sync: &'a SyncSnapshot, now: f64) {
         sync.detail.clone(),
         Style::new().fg(colour(sync.severity)),
     ));
+    // A small terminal shows the first lines only.
+    if let Some(remedy) = &sync.remedy {
+        lines.push(Line::raw(format!("remedy: {remedy}")));
+    }
     let success = match sync.last_success {
         Some(time) => format!("last success {} ago", span(now - time)),
         None => "no success yet".into(),
@@ -63,17 +66,17 @@ fn add_facts<'a>(lines: &mut Vec<Line<'a>>, sync: &'a SyncSnapshot, now: f64) {
     lines.push(Line::styled(facts, dimmed()));
     if let Some(error) = &sync.last_error {
         let ago = span(now - error.time);
-        let is_past = sync.severity != Severity::Trouble;
-        let what = if is_past { "past error" } else { "last error" };
+        let what = if sync.is_error_past() {
+            "past error"
+        } else {
+            "last error"
+        };
         let title = format!("{what} {ago} ago, exit code {}", error.code);
         let mut words = vec![Span::styled(title, dimmed())];
         if !sync.detail.contains(&error.text) {
             words.push(Span::raw(format!(": {}", error.text)));
         }
         lines.push(Line::from(words));
-    }
-    if let Some(remedy) = &sync.remedy {
-        lines.push(Line::raw(format!("remedy: {remedy}")));
     }
     for file in &sync.withheld_paths {
         let what = if file.rejected {

@@ -264,6 +264,7 @@ impl View {
     }
 
     fn draw_status(&self, frame: &mut Frame<'_>, area: Rect) {
+        let area = self.draw_reload_error(frame, area);
         // At most half of the height is for syncs.
         let rows = self.shown().count() as u16 + 1;
         let table = rows.min((area.height / 2).max(3));
@@ -272,6 +273,25 @@ impl View {
         if let Some(sync) = self.shown().nth(self.position()) {
             self.draw_one(frame, parts[1], sync);
         }
+    }
+
+    /// Draws the error of a configuration that was refused above the rest. Returns the remaining
+    /// area.
+    fn draw_reload_error(&self, frame: &mut Frame<'_>, area: Rect) -> Rect {
+        let Some(error) = &self.status.reload_error else {
+            return area;
+        };
+        let text = format!("the new configuration has errors: {error}");
+        let width = usize::from(area.width.max(1));
+        let lines = text
+            .lines()
+            .map(|line| line.chars().count().div_ceil(width));
+        // Words are not divided, so a line may need more room.
+        let height = (lines.sum::<usize>() as u16 + 1).min(area.height / 2);
+        let parts = Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).split(area);
+        let text = Paragraph::new(text).style(Style::new().fg(Color::Red));
+        frame.render_widget(text.wrap(Wrap { trim: false }), parts[0]);
+        parts[1]
     }
 
     fn head(&self, width: u16) -> Paragraph<'_> {

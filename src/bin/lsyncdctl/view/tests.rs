@@ -112,6 +112,26 @@ fn a_small_terminal_shows_state_and_plots() {
 }
 
 #[test]
+fn a_small_terminal_shows_reason_and_remedy() {
+    let mut view = View::default();
+    let mut status = status(1);
+    let sync = &mut status.syncs[0];
+    sync.detail = "retrying in 36 s after ssh: connect to host h port 22: No route to host".into();
+    sync.remedy = Some("check network and firewall between both hosts".into());
+    view.take(status.clone());
+    let text = drawn(&view, 40, 10);
+    for part in ["No route to host", "remedy: check network", "between"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    status.reload_error = Some("lsyncd.conf.lua:7: Parameter \"dealy\" unknown.".into());
+    view.take(status);
+    let text = drawn(&view, 40, 10);
+    for part in ["has errors", "Parameter \"dealy\"", "unknown", "sync-0"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
 fn trouble_is_first_and_a_filter_leaves_the_rest_out() {
     let mut view = View::default();
     let mut status = status(5);
