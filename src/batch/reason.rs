@@ -23,13 +23,14 @@ enum Rank {
 }
 
 /// Prefixes of errors of rsync, ssh and shells.
-const ERRORS: [&str; 17] = [
+const ERRORS: [&str; 18] = [
     "@error",
     "bash: ",
     "dash: ",
     "error: ",
     "error in ",
     "fatal: ",
+    "host key for ",
     "host key verification failed",
     "kex_exchange_identification: ",
     "no route to host",
@@ -90,7 +91,7 @@ const CONSEQUENCES: [&str; 4] = [
 ];
 
 /// Prefixes and parts of lines after which work continues.
-const WARNINGS: [&str; 14] = [
+const WARNINGS: [&str; 15] = [
     "add the host to the list of known hosts",
     "authentication agent",
     "could not chdir to home directory",
@@ -101,6 +102,7 @@ const WARNINGS: [&str; 14] = [
     "forwarding request failed",
     "has vanished: ",
     "locale",
+    "please try again",
     "pseudo-terminal will not be allocated",
     "skipping non-regular file",
     "warning",
@@ -200,6 +202,7 @@ mod tests {
             "** WARNING: connection is not using a post-quantum key exchange algorithm.",
             "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)",
             "X11 forwarding request failed on channel 0",
+            "Permission denied, please try again.",
             "rsync warning: some files vanished before they could be transferred (code 24)",
             "Unauthorized access to this system will be prosecuted. Violations are denied.",
         ];
@@ -207,6 +210,7 @@ mod tests {
             "ssh: connect to host x port 22: Connection refused",
             "ssh: Could not resolve hostname x: Name or service not known",
             "root@localhost: Permission denied (publickey,password).",
+            "Host key for h has changed and you have requested strict checking.",
             "Host key verification failed.",
             "kex_exchange_identification: Connection closed by remote host",
             "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",

@@ -9,8 +9,9 @@ const REMEDIES: &[(&[&str], &str)] = &[
          or add the key of the host to ~/.ssh/known_hosts of that user",
     ),
     (
-        &["remote host identification has changed"],
-        "if the host was reinstalled, remove its old key: ssh-keygen -R HOST",
+        &["host key for ", "has changed"],
+        "if the host was reinstalled, remove its old key as the user of the daemon (ssh-keygen -R \
+         HOST), log in once and compare the fingerprint; if not, another host may answer",
     ),
     (
         &["permission denied (publickey"],
@@ -135,7 +136,11 @@ mod tests {
     #[test]
     fn known_errors_have_a_remedy() {
         for (line, part) in [
-            ("Host key verification failed.", "fingerprint"),
+            ("Host key verification failed.", "confirm it"),
+            (
+                "Host key for h has changed and you have requested strict checking.",
+                "ssh-keygen -R",
+            ),
             ("u@h: Permission denied (publickey).", "ssh-copy-id"),
             ("u@h: Permission denied (password).", "without one"),
             (
