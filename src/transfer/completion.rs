@@ -436,7 +436,8 @@ fn tell_deferred(sync: &Sync, deferred: &Deferred, limit: Option<SizeLimit>, cod
     };
     let others = match deferred.others {
         0 => String::new(),
-        count => format!("; the other {count} of the transfer do not wait"),
+        1 => "; the other path of the transfer does not wait".to_owned(),
+        count => format!("; the other {count} paths of the transfer do not wait"),
     };
     log::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
 }
