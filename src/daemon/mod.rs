@@ -51,6 +51,7 @@ use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
 use self::os::signals;
+use self::os::systemd::Systemd;
 use crate::cli::{self, Invocation, Options};
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -97,12 +98,17 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
             advise(&options);
-            let exit = mirror(*options).unwrap_or_else(|failure| {
-                for line in &failure.lines {
-                    log::error(line);
+            let (exit, reason) = match mirror(*options) {
+                Ok(exit) => (exit, log::last_error()),
+                Err(failure) => {
+                    failure.lines.iter().for_each(log::error);
+                    let first = failure.lines.into_iter().next();
+                    (failure.exit, first.unwrap_or_default())
                 }
-                failure.exit
-            });
+            };
+            if exit == Exit::Failure {
+                Systemd::from_environment().failed(&reason);
+            }
             crate::process::wait_for_closed_sockets();
             ::log::logger().flush();
             exit

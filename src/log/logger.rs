@@ -137,6 +137,9 @@ pub fn enabled(category: &str) -> bool {
 /// Logs a message of a category. The text may have several lines; names in it have to be
 /// [escaped](crate::log::escape()).
 pub fn say(category: &str, text: impl fmt::Display) {
+    if category == "Error" {
+        *LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner) = text.to_string();
+    }
     if enabled(category) {
         log::logger().log(
             &Record::builder()
@@ -161,6 +164,15 @@ pub fn transient(text: &str) {
 
 /// Moves to the first column and erases to the end of the line (ECMA-48).
 const ERASE: &str = "\r\x1b[K";
+
+/// The last message of category Error.
+static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
+
+/// Returns the last message of category Error in this process.
+pub fn last_error() -> String {
+    let last = LAST_ERROR.lock();
+    last.unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// Logs an error.
 pub fn error(text: impl fmt::Display) {

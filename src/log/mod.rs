@@ -25,8 +25,8 @@ pub use categories::{BadCategory, Selection};
 pub use escape::{escape, is_control, unescape};
 pub use file::open as open_log;
 pub use logger::{
-    CannotOpen, Channels, Syslog, enabled, error, install, normal, open, say, transient, warn,
-    warnings,
+    CannotOpen, Channels, Syslog, enabled, error, install, last_error, normal, open, say,
+    transient, warn, warnings,
 };
 pub use syslog::{Facility, UnknownFacility};
 

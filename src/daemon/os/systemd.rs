@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `READY=1` | all directories are watched and the startup transfers have been started, also after a reload |
 //! | `STATUS=…` | a line for `systemctl status`, at most every two seconds |
+//! | `STATUS=Failed: …` | the daemon exits because of an error |
 //! | `EXTEND_TIMEOUT_USEC=…` | a long crawl is running: extends the start timeout |
 //! | `RELOADING=1`, `MONOTONIC_USEC=…` | the configuration is read again |
 //! | `STOPPING=1` | the daemon shuts down |
@@ -84,6 +85,16 @@ impl Systemd {
             Some(Manager::new(socket, address, watchdog()))
         };
         Systemd { manager: connect() }
+    }
+
+    /// Reports why the daemon fails. The manager shows the text until the next start, also if the
+    /// journal does not assign the last lines of a process that ends at once to its unit.
+    pub fn failed(&self, reason: &str) {
+        // Each line of a message is an assignment.
+        let first = reason.lines().next().filter(|line| !line.is_empty());
+        if let (Some(manager), Some(reason)) = (&self.manager, first) {
+            manager.send(&format!("STATUS=Failed: {reason}"));
+        }
     }
 
     /// Reports that a signal is about to be handled.

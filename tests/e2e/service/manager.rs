@@ -95,6 +95,29 @@ fn the_manager_is_notified_of_ready_reload_and_stop() {
 }
 
 #[test]
+fn the_manager_is_told_why_the_daemon_fails() {
+    let dir = Dir::new();
+    let mut manager = Manager::new(&dir);
+    let fails_with = |manager: &mut Manager, config: &str| {
+        let daemon = Daemon::new(&dir, config).env("NOTIFY_SOCKET", "@DIR@/notify");
+        assert_eq!(daemon.run().status.code(), Some(255));
+        manager.listen();
+        manager.heard.pop().unwrap_or_default()
+    };
+    let last = fails_with(&mut manager, "sync { default.rsync, dealy = 1 }");
+    assert!(last.starts_with("STATUS=Failed: "), "{last}");
+    assert!(last.contains("\"dealy\" unknown"), "{last}");
+
+    let fake = Fake::new(&dir);
+    fake.exits(&[255]);
+    let last = fails_with(&mut manager, CONFIG);
+    assert!(
+        last.contains("Terminating since \"insist\" is not set"),
+        "{last}"
+    );
+}
+
+#[test]
 fn the_journal_gets_levels_and_no_times() {
     let dir = Dir::new();
     Fake::new(&dir);
