@@ -16,7 +16,8 @@ on "$box" apt-get update -q >/dev/null
 property() { on "$box" systemctl show lsyncd -P "$1"; }
 active() { [ "$(property ActiveState)" = "$1" ]; }
 same() { diff -r "$root/srv/source" "$root/srv/target"; }
-says() { on "$box" journalctl -u lsyncd -o cat | grep -qF -- "$1"; }
+# grep without -q, because journalctl fails if its reader ends early.
+says() { on "$box" journalctl -u lsyncd -o cat | grep -F -- "$1" >/dev/null; }
 apt() { on "$box" apt-get -q -y "$@" </dev/null >"$WORK/m/$box/apt" 2>&1 || { cat "$WORK/m/$box/apt"; trouble; }; }
 ctl() { on "$box" lsyncdctl "$@" >"$WORK/m/$box/ctl" 2>&1 || { cat "$WORK/m/$box/ctl"; return 1; }; }
 calm() { property StatusText | grep -qx "Watching 2 directories, 0 delayed, 0 processes running"; }

@@ -1,8 +1,12 @@
 #!/bin/bash
 # rpm.sh RPM: what is in the package, and its scripts, in a root of its own.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "NOT: line $LINENO: $BASH_COMMAND"' ERR
 rpm=$1
+# The output is read as a whole: rpm fails if a reader ends before it.
 list=$(rpm -qpl "$rpm")
+configurations=$(rpm -qpc "$rpm")
+needs=$(rpm -qp --requires "$rpm")
 for path in /usr/bin/lsyncd /usr/bin/lsyncdctl /usr/lib/systemd/system/lsyncd.service /etc/lsyncd.conf \
     /etc/lsyncd/lsyncd.conf.lua /etc/sysconfig/lsyncd /etc/logrotate.d/lsyncd \
     /usr/share/man/man1/lsyncd.1 /usr/share/man/man1/lsyncdctl.1 /usr/share/man/man5/lsyncd.conf.lua.5; do
@@ -10,9 +14,9 @@ for path in /usr/bin/lsyncd /usr/bin/lsyncdctl /usr/lib/systemd/system/lsyncd.se
 done
 echo "ok: its files"
 for path in /etc/lsyncd.conf /etc/lsyncd/lsyncd.conf.lua /etc/sysconfig/lsyncd; do
-    rpm -qpc "$rpm" | grep -qx "$path" || { echo "NOT: $path is no configuration"; exit 1; }
+    grep -qx "$path" <<<"$configurations" || { echo "NOT: $path is no configuration"; exit 1; }
 done
-rpm -qp --requires "$rpm" | grep -qx rsync
+grep -qx rsync <<<"$needs"
 [ "$(rpm --eval '%{lua:print(rpm.vercmp("3.0.0", "2.3.1"))}')" = 1 ]
 echo "ok: its configuration, needs and version"
 
@@ -46,7 +50,8 @@ chroot "$root" /usr/bin/lsyncdctl -version
 echo "ok: without a configuration the service is skipped"
 echo 'sync { default.rsync, source = "/etc", target = "/tmp/x" }' >>"$root/etc/lsyncd.conf"
 chroot "$root" /usr/lib/lsyncd/service condition
-chroot "$root" /usr/lib/lsyncd/service check | grep -q /etc/
+checked=$(chroot "$root" /usr/lib/lsyncd/service check)
+grep -q /etc/ <<<"$checked"
 echo "ok: Fedora's /etc/lsyncd.conf counts"
 rpm --root "$root" --nodeps -e lsyncd
 [ ! -e "$root/usr/bin/lsyncd" ]
