@@ -265,6 +265,7 @@ system_tests() {
     machine "old receivers" tests/system/old-receivers.sh "$lsyncd"
     machine "chain" tests/system/chain.sh "$lsyncd"
     machine "two hosts" tests/system/two-hosts.sh "$deb"
+    machine "bad night" tests/system/bad-night.sh "$deb"
     machine "containers" tests/system/container.sh "$deb"
 }
 
