@@ -95,7 +95,8 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   end
   local category, word = table.unpack(known)
   if move then category = "Normal" end
-  log(category, word .. what .. ": " .. exitcode)
+  local why = result == "ok" and "" or native.because(errors)
+  log(category, word .. what .. ": " .. exitcode .. why)
   return result
 end
 rsyncssh.collect = native.public(rsyncssh.collect)

@@ -177,7 +177,7 @@ function native.unknown(codes)
 end
 
 -- Returns the error output line with the reason of a failure, to be appended to a message.
-local function reason(errors)
+function native.because(errors)
   local line = native.reason(errors or "")
   return line ~= "" and " (" .. native.shown(line) .. ")" or ""
 end
@@ -187,15 +187,15 @@ function native.collect_startup(result, codes, texts, errors)
   if result == "ok" then
     log("Normal", texts.ok)
   elseif result == "again" and settings("insist") then
-    log("Normal", texts.again .. reason(errors))
+    log("Normal", texts.again .. native.because(errors))
   elseif result == "again" then
-    log("Error", texts.refused .. reason(errors))
+    log("Error", texts.refused .. native.because(errors))
     native.failed_startup()
     return "die"
   elseif result == "die" then
-    log("Error", texts.die .. reason(errors))
+    log("Error", texts.die .. native.because(errors))
   else
-    log("Error", texts.unknown .. reason(errors))
+    log("Error", texts.unknown .. native.because(errors))
     result = settings("insist") and native.unknown(codes) or "die"
   end
   return result
@@ -223,9 +223,9 @@ function default.collect(agent, exitcode, signal, errors)
     if result == "ok" then
       log("Normal", "Finished a list after exitcode: " .. exitcode)
     elseif result == "again" then
-      log("Normal", "Retrying a list after exitcode = " .. exitcode .. reason(errors))
+      log("Normal", "Retrying a list after exitcode = " .. exitcode .. native.because(errors))
     elseif result == "die" then
-      log("Error", "Failure with a list with exitcode = " .. exitcode .. reason(errors))
+      log("Error", "Failure with a list with exitcode = " .. exitcode .. native.because(errors))
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
       result = native.unknown(config.exitcodes)

@@ -92,7 +92,7 @@ silent() { { on night-a lsyncdctl status || true; } | grep 'no I/O for\|TROUBLE'
 soon "a transfer without I/O is reported" silent
 LIMIT=300 in_trouble "No route to host" "check network and firewall"
 soon "the log repeats the reason with later failures" \
-    logged 'failed [0-9]* times in a row, .*: ssh: .*No route to host'
+    logged 'Retrying (list): [0-9]* (ssh: .*No route to host)'
 ip -n night-b link set lsyncd0 up
 LIMIT=300 over
 

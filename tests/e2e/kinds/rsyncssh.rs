@@ -291,6 +291,34 @@ fn moved_files_are_sent_if_ssh_never_works() {
     assert_eq!(sent(&daemon), 1, "{}", daemon.log());
 }
 
+#[test]
+fn each_failed_list_is_logged_with_its_reason() {
+    let dir = site();
+    dir.script("bin/shell", SSH);
+    dir.script(
+        "bin/ssh",
+        "test ! -e '@DIR@/down' || { echo 'ssh: connect to host h port 22: No route to host' >&2; exit 255; }
+         . '@DIR@/bin/shell'",
+    );
+    let mut daemon = start(&dir, CONFIG);
+    daemon.wait_log("finished: 0");
+    dir.put("down", "");
+    dir.write("f", "1");
+    let failures = |daemon: &Running<'_>| {
+        let log = daemon.log();
+        // rsync ends with 12 if it notices the closed connection first.
+        let all = log
+            .lines()
+            .filter(|line| line.contains("Retrying (list): "));
+        let why = " (ssh: connect to host h port 22: No route to host)";
+        assert!(all.clone().all(|line| line.ends_with(why)), "{log}");
+        all.count()
+    };
+    daemon.wait_for("it is retried", |daemon| failures(daemon) > 1);
+    remove(&dir.path("down"));
+    daemon.wait_equal();
+}
+
 /// The other sync of the source needs an event for each path in a renamed directory.
 #[test]
 fn another_sync_of_the_source_does_not_prevent_moves() {
