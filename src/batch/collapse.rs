@@ -34,6 +34,8 @@ pub struct Stat {
     pub node: FileKind,
     /// The time its contents changed, in seconds since the epoch.
     pub mtime: i64,
+    /// The time its inode changed, in seconds since the epoch, which users cannot set.
+    pub ctime: i64,
     /// True for a directory whose entries users other than the daemon's and root may exchange.
     pub exposed: bool,
 }
@@ -313,6 +315,7 @@ impl<'a, D: Disk> CollapseWalk<'a, '_, D> {
             stat: Some(Stat {
                 node: FileKind::Directory,
                 mtime: 0,
+                ctime: 0,
                 exposed: false,
             }),
             was_directory: false,

@@ -331,6 +331,7 @@ mod tests {
             stat: node.map(|node| Stat {
                 node,
                 mtime: 0,
+                ctime: 0,
                 exposed: false,
             }),
             was_directory: false,

@@ -25,6 +25,7 @@ impl Disk for Memory {
         Some(Stat {
             node,
             mtime: 7,
+            ctime: 7,
             exposed: self.exposed.iter().any(|exposed| exposed == path),
         })
     }
@@ -187,6 +188,7 @@ fn a_path_that_cannot_be_examined_is_present() {
             Some(Stat {
                 node,
                 mtime: 0,
+                ctime: 0,
                 exposed: path == b"/d",
             })
         }

@@ -15,7 +15,7 @@ pub(super) fn is_written(change: Change) -> bool {
 /// Returns true if rsync may skip a changed file: it skips files that agree in size and
 /// whole-second modification time. This is possible only if events report a change and the file's
 /// time is nevertheless not after the last transfer: it was written during that transfer, or it
-/// came with an older time, by a rename or with its time set.
+/// came with an older time, by a rename or with its time set. A time in the future was set too.
 pub(super) fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
     request.last_transfer.is_some_and(|end| {
         let written = found.present.iter().filter(|item| item.written);
@@ -53,7 +53,7 @@ pub(super) fn resent(
 
 fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
     stat.is_some_and(|stat| match stat.node {
-        FileKind::File => stat.mtime <= seconds(end),
+        FileKind::File => stat.mtime <= seconds(end) || stat.mtime > stat.ctime,
         // rsync can look at paths that are too long for a system call.
         FileKind::Unknown => true,
         FileKind::Directory | FileKind::Other => false,
@@ -78,16 +78,17 @@ mod tests {
     fn files_of_the_last_seconds_are_sent_again() {
         let end = UNIX_EPOCH + Duration::from_millis(12_900);
         let resent = |node, mtime| {
-            let exposed = false;
             let stat = Stat {
                 node,
                 mtime,
-                exposed,
+                ctime: 14,
+                exposed: false,
             };
             is_resent(end, Some(stat))
         };
         let file = |mtime| resent(FileKind::File, mtime);
-        assert_eq!([8, 12, 13].map(file), [true, true, false]);
+        let expected = [true, true, false, false, true];
+        assert_eq!([8, 12, 13, 14, 15].map(file), expected);
         assert!(resent(FileKind::Unknown, 0) && !resent(FileKind::Directory, 0));
         assert!(!is_resent(end, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);

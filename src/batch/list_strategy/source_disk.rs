@@ -72,6 +72,7 @@ impl Disk for SourceDisk<'_> {
                     _ => FileKind::Other,
                 },
                 mtime: data.mtime(),
+                ctime: data.ctime(),
                 exposed: data.is_dir() && safe_path::is_exposed(path, &data),
             }),
             Err(error) => match error.kind() {
@@ -79,6 +80,7 @@ impl Disk for SourceDisk<'_> {
                 _ => Some(Stat {
                     node: FileKind::Unknown,
                     mtime: 0,
+                    ctime: 0,
                     exposed: true,
                 }),
             },
