@@ -135,7 +135,8 @@ impl Sync {
         }
         for (path, etype) in ended.into_iter().flat_map(|ended| ended.again) {
             self.requeues += 1;
-            self.push(etype, &path, None, now);
+            // Beyond the queue limit, a full comparison would overlap with the next transfer.
+            self.queue.push(etype, &path, None, now);
         }
     }
 }

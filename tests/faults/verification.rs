@@ -152,6 +152,33 @@ fn a_missed_change_is_sent_with_onepass() {
     assert_eq!(fs::read(dir.trg("e/sub/f")).unwrap(), b"1");
 }
 
+/// A full comparison replaces the changes, and their contents are compared after it. These
+/// comparisons must not exceed the limit again.
+#[test]
+fn more_changes_than_max_pending_cause_one_full_comparison() {
+    let options =
+        r#"}, delete = false, maxPending = 3, maxProcesses = 3, rsync = { archive = true"#;
+    let config = config("default.rsync", LOCAL, options)
+        .replace("delay = 1000", "delay = 0")
+        .replace("settings{", r#"settings{ controlSocket = "@DIR@/sock","#);
+    let dir = Dir::new();
+    let write = |content| {
+        for n in 0..20 {
+            write_dated(&dir, &format!("f{n}"), content);
+        }
+    };
+    write("1");
+    let mut daemon = start(&dir, &config);
+    daemon.settle();
+    daemon.stop();
+    write("2");
+    daemon.cont();
+    daemon.settle();
+    daemon.wait_equal();
+    let comparisons = daemon.log().matches("recursive full rsync").count();
+    assert_eq!(comparisons, 2, "{}", daemon.log());
+}
+
 /// The verification fails several times.
 #[test]
 fn a_missed_change_is_sent_after_failures() {

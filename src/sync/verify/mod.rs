@@ -26,7 +26,7 @@ use super::commands::Mark;
 use super::{SharedFilter, Sync};
 use crate::log;
 use crate::process::Priority;
-use crate::queue::{Etype, Time};
+use crate::queue::{Etype, Status, Time};
 use crate::watch::{EventMark, Watcher};
 
 /// The maximum delay of the coarse clock that file timestamps are taken from.
@@ -222,13 +222,18 @@ impl Sync {
         Ok(())
     }
 
-    /// Queues found files while the queue has room.
+    /// Queues found files while the queue has room. During a full comparison they wait, since they
+    /// would be sent twice.
     fn queue_found(&mut self, now: Time) {
-        if self.verify.found.is_empty() || self.queue.len() >= MAX_QUEUED {
+        let max = MAX_QUEUED.min(self.queue_limit.bound());
+        let room = max.saturating_sub(self.queue.len());
+        let count = self.verify.found.len().min(room);
+        let mut specials = self.queue.specials();
+        if count == 0 || specials.any(|delay| delay.status() == Status::Active) {
             return;
         }
+        drop(specials);
         self.requeues += 1;
-        let count = self.verify.found.len().min(MAX_QUEUED);
         for path in self.verify.found.drain(..count).collect::<Vec<_>>() {
             if !self.is_below_missing_mount(Etype::Modify, &path) {
                 self.verify.add(&path);
