@@ -431,7 +431,12 @@ impl Mirror<'_> {
             path.to_vec()
         };
         let reason = format!("cannot {what} {}: {error}", escape(&path));
-        self.report.failures.push(CopyFailure { path, reason });
+        let obstructed = error.raw_os_error() == Some(Errno::NOTEMPTY.raw_os_error());
+        self.report.failures.push(CopyFailure {
+            path,
+            reason,
+            obstructed,
+        });
     }
 }
 

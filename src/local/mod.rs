@@ -138,6 +138,8 @@ pub struct CopyFailure {
     pub path: Vec<u8>,
     /// The reason, with the path that was tried.
     pub reason: String,
+    /// The target has a directory at the path that is not deleted.
+    pub obstructed: bool,
 }
 
 impl CopyReport {

@@ -1,7 +1,7 @@
 //! Job: one running child of a sync, with its entries and its output.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -346,8 +346,9 @@ impl Job {
     }
 
     /// Sets the entries that failed, for local copies.
-    pub fn set_failed_paths(&self, failed: RetryEntries) {
-        self.blame.replace(Some(Blame::of_failures(failed)));
+    pub fn set_failed_paths(&self, failed: RetryEntries, obstructed: BTreeSet<Vec<u8>>) {
+        self.blame
+            .replace(Some(Blame::of_failures(failed, obstructed)));
     }
 
     /// Calls `see` with the evaluation of the error output, if there is one.

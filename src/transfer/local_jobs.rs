@@ -248,7 +248,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     for failure in new.take(MAX_LOGGED_FAILURES) {
         log::warn(format_args!("{name}: {}", failure.reason));
     }
-    let failed = failures.map(|failure| {
+    let failed = failures.clone().map(|failure| {
         // A Delete of an existing directory stands for its contents.
         let etype = if failure.path.ends_with(b"/") {
             Etype::Delete
@@ -257,7 +257,9 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
         };
         (failure.path.clone(), etype)
     });
-    job.set_failed_paths(failed.collect());
+    let obstructed = failures.filter(|failure| failure.obstructed);
+    let obstructed = obstructed.map(|failure| paths::bare(&failure.path).to_vec());
+    job.set_failed_paths(failed.collect(), obstructed.collect());
     report.code()
 }
 

@@ -19,10 +19,12 @@ fn replace(dir: &Dir, with_link: bool) {
     }
 }
 
-fn config(more: &str) -> String {
+const KINDS: [&str; 2] = ["default.rsync", "default.direct"];
+
+fn config(kind: &str, more: &str) -> String {
     format!(
         "settings{{ controlSocket = '@DIR@/sock' }}
-         sync{{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0.1,
+         sync{{ {kind}, source = '@SRC@', target = '@TRG@', delay = 0.1,
                 rsync = {{ archive = true }}, {more} }}"
     )
 }
@@ -36,10 +38,17 @@ fn site() -> Dir {
 
 #[test]
 fn files_protected_by_the_filter_stay_and_delay_nothing() {
+    KINDS.map(protected_files_stay);
+}
+
+fn protected_files_stay(kind: &str) {
     for (number, delete) in ["true", "false", "'startup'"].iter().enumerate() {
         for at_start in [true, false] {
             let dir = site();
-            let config = config(&format!("exclude = {{ '*.keep' }}, delete = {delete}"));
+            let config = config(
+                kind,
+                &format!("exclude = {{ '*.keep' }}, delete = {delete}"),
+            );
             let protect = || {
                 fs::create_dir_all(dir.trg("d/deep")).unwrap();
                 fs::write(dir.trg("d/deep/x.keep"), "").unwrap();
@@ -80,31 +89,33 @@ fn files_protected_by_the_filter_stay_and_delay_nothing() {
 /// rsync does not delete the directory either, without `--delete`.
 #[test]
 fn without_deletion_a_directory_found_at_the_start_stays() {
-    for with_link in [true, false] {
+    for (kind, with_link) in [(KINDS[0], true), (KINDS[0], false), (KINDS[1], false)] {
         let dir = site();
         fs::create_dir_all(dir.trg("d")).unwrap();
         fs::write(dir.trg("d/there"), "").unwrap();
         replace(&dir, with_link);
         dir.write("other", "1");
-        let mut daemon = Daemon::new(&dir, &config("delete = false")).start();
+        let mut daemon = Daemon::new(&dir, &config(kind, "delete = false")).start();
         daemon.wait_log(TOLD);
         daemon.settle();
         assert!(dir.trg("d/there").exists() && dir.trg("other").exists());
-        assert_eq!(daemon.log().matches("recursive full rsync").count(), 1);
+        assert_eq!(daemon.log().matches("recursive full").count(), 1);
     }
 }
 
 /// No rule protects the files in the directory, so it is deleted.
 #[test]
 fn with_deletion_and_without_rules_the_directory_is_replaced() {
-    let dir = site();
-    let mut daemon = Daemon::new(&dir, &config("")).start();
-    daemon.settle();
-    fs::write(dir.trg("d/deep/more"), "").unwrap();
-    replace(&dir, true);
-    daemon.settle();
-    assert!(dir.trg("d").is_symlink());
-    assert!(!daemon.log().contains(TOLD));
+    for kind in KINDS {
+        let dir = site();
+        let mut daemon = Daemon::new(&dir, &config(kind, "")).start();
+        daemon.settle();
+        fs::write(dir.trg("d/deep/more"), "").unwrap();
+        replace(&dir, true);
+        daemon.settle();
+        assert!(dir.trg("d").is_symlink());
+        assert!(!daemon.log().contains(TOLD));
+    }
 }
 
 /// The daemon does not know which files options of the user protect. rsync reports it each time.
@@ -116,7 +127,7 @@ fn files_protected_by_options_of_the_user_stay_and_delay_nothing() {
         "rsync = { archive = true, list = 'filter', _extra = { '--filter=P *.keep' } }",
     ] {
         let dir = site();
-        let config = config("").replace("rsync = { archive = true }", own);
+        let config = config(KINDS[0], "").replace("rsync = { archive = true }", own);
         assert!(config.contains(own));
         let mut daemon = Daemon::new(&dir, &config).start();
         daemon.settle();

@@ -92,10 +92,12 @@ impl Blame {
         Blame::new(BlameScope::Whole(WholeTree::new(source)), roots, max_failed)
     }
 
-    /// Returns the evaluation of a local copy with these failures.
-    pub fn of_failures(failed: RetryEntries) -> Blame {
+    /// Returns the evaluation of a local copy with these failures. `obstructed` are the paths, without
+    /// a trailing slash, at which the target has a directory that is not deleted.
+    pub fn of_failures(failed: RetryEntries, obstructed: BTreeSet<Vec<u8>>) -> Blame {
         let mut blame = Blame::of_batch(RetryEntries::new(), &[], failed.len());
         blame.attributes = true;
+        blame.obstructed = obstructed.into_iter().map(|path| (path, true)).collect();
         blame.failed = failed;
         blame
     }
