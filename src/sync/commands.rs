@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn a_startup_that_is_queued_after_a_mark_belongs_to_it() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.init = true;
+        sync.await_watches();
+        let mut mark = sync.mark();
+        assert!(!sync.reached(&mut mark));
+        assert!(sync.watched(0));
+        assert!(!sync.reached(&mut mark));
+        let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+        sync.queue.activate(&ids);
+        sync.succeeded(&ids);
+        assert!(sync.reached(&mut mark));
+    }
+
+    #[test]
     fn a_flush_concerns_entries_that_are_pending_now() {
         let mut sync = sync_with(Policy::Coalesce);
         sync.ingest(Event::Modify { path: b"/src/a" }, 0);

@@ -26,8 +26,10 @@ impl Sync {
         self.defers_full_comparisons = defers;
     }
 
-    /// Queues the startup event, unless `init` is false.
+    /// Queues the startup event, unless `init` is false. It covers changes from before a mark that
+    /// was set while the sync waited.
     pub fn start(&mut self, now: Time) {
+        self.requeues += 1;
         if self.config.init {
             self.queue.push(Etype::Init, b"", None, now);
         }

@@ -116,6 +116,7 @@ impl Sync {
         if !self.lifecycle.watched() {
             return false;
         }
+        self.requeues += 1;
         let directories = plan.directories;
         if let Some(warm) = &mut self.warm_start {
             warm.state = IndexState::Valid;

@@ -38,7 +38,7 @@ fn site() -> Dir {
 
 #[test]
 fn files_protected_by_the_filter_stay_and_delay_nothing() {
-    KINDS.map(protected_files_stay);
+    KINDS.into_iter().for_each(protected_files_stay);
 }
 
 fn protected_files_stay(kind: &str) {

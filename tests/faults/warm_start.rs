@@ -29,6 +29,13 @@ pub fn config(sync: &str) -> String {
     format!("sync{{ {sync}, source = '@SRC@', delay = 0.2, init = 'changed' }}")
 }
 
+fn with_socket(sync: &str) -> String {
+    format!(
+        "settings{{ controlSocket = '@DIR@/sock' }}\n{}",
+        config(sync)
+    )
+}
+
 /// Returns a directory with a source, or `None` if times and inodes of the file system are not
 /// trusted.
 pub fn site() -> Option<Dir> {
@@ -332,6 +339,23 @@ fn a_reset_of_a_clean_mirror_starts_no_transfer() {
     dir.write("b/new", "1");
     daemon.wait_same("src", "trg", false);
     assert_eq!(daemon.terminate(), Some(143));
+}
+
+/// The plan of the startup is made on a thread, after the directories are watched.
+#[test]
+fn a_wait_during_a_reset_includes_the_startup() {
+    let Some(dir) = site() else { return };
+    let mut daemon = start(&dir, &with_socket(RSYNC));
+    daemon.settle();
+    for round in 0..5 {
+        let name = format!("new{round}/sub/f");
+        dir.mkdir(format!("new{round}"));
+        daemon.signal(Signal::SIGHUP);
+        dir.mkdir(format!("new{round}/sub"));
+        dir.write(&name, "1");
+        daemon.settle();
+        assert!(dir.trg(&name).exists(), "{name}\n{}", daemon.log());
+    }
 }
 
 #[test]
