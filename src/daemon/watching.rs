@@ -391,7 +391,7 @@ fn begin_startups(warm_starts: &mut WarmStarts, view: &WarmView<'_>, is_first: b
         if sync.watched(now)
             && let Some(state) = view.state
         {
-            pending::restore(state, &mut sync, is_first, now);
+            pending::restore(state, &mut sync, is_first, false, now);
         }
     }
 }

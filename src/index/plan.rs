@@ -44,8 +44,7 @@ pub struct Before {
     /// It was killed: it may have sent changes that were undone since. A directory that was renamed
     /// and renamed back has another ctime, and all below it counts as changed.
     pub was_killed: bool,
-    /// The time before which all changes are on the target, if it is known to be later than that of
-    /// the index.
+    /// The time before which all changes are on the target, if it is not that of the index.
     pub synced: Option<SystemTime>,
 }
 
@@ -59,9 +58,7 @@ pub fn plan(
     walk: &IndexWalk<'_>,
     before: Before,
 ) -> Result<DirectoryPlan, String> {
-    let since = before
-        .synced
-        .map_or(index.header.taken, |synced| synced.max(index.header.taken));
+    let since = before.synced.unwrap_or(index.header.taken);
     let count = AtomicUsize::new(0);
     let is_found: Vec<AtomicBool> = index.rows.iter().map(|_| AtomicBool::new(false)).collect();
     let visitors = walk.run(vec![(b"/".to_vec(), true)], || DirectoryJudge {

@@ -1,7 +1,9 @@
 //! Persistence of pending events over restarts of the daemon.
 //!
-//! The state file holds, each followed by a zero byte, the type of an event, its path, and the
-//! destination of a Move (else empty). `Full` stands for a pending comparison of the whole source.
+//! The state file consists of records of three texts, each followed by a zero byte: the type of an
+//! event, its path, and the destination of a Move (else empty). `Full` stands for a pending
+//! comparison of the whole source. The first record is `Synced` and the time up to which everything
+//! else is on the target.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,8 +34,21 @@ const ETYPES: [Etype; 6] = [
     Etype::Full,
 ];
 
+/// The type of the first record.
+const SYNCED: &[u8] = b"Synced";
+
 /// Type, path, and destination of a Move.
 type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
+
+/// The contents of the state file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pending {
+    /// All changes from before this time that are not among `events` are on the target.
+    synced: Option<SystemTime>,
+    events: Vec<PersistedEvent>,
+    /// The file has other contents as well, for example because it is damaged.
+    whole: bool,
+}
 
 /// Saves the pending events of a sync; with `more`, others may be pending as well.
 pub fn save(state: &StateDir, sync: &Sync, more: bool) {
@@ -44,7 +59,10 @@ pub fn save(state: &StateDir, sync: &Sync, more: bool) {
         // Without it, the failure is reported again.
         let _ = state.write(&sync.config, FAILING_MARK, b"\n");
     }
-    let bytes = bounded(encode(sync, more), state_dir::MAX_BYTES);
+    let mut bytes = bounded(encode(sync, more), state_dir::MAX_BYTES);
+    if !bytes.is_empty() {
+        bytes.splice(..0, synced_record(sync.verify().synced()));
+    }
     if bytes.is_empty() {
         state.remove(&sync.config, STATE_KIND);
     } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
@@ -73,30 +91,43 @@ pub fn read_synced(state: &StateDir, sync: &SyncConfig) -> Option<SystemTime> {
 }
 
 /// Restores the pending events of a sync that starts. `is_first` is true if the previous daemon
-/// wrote the state, and not this one.
-pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
+/// wrote the state, and not this one. `is_searched` is true if changes that the previous daemon may
+/// have missed have been searched for.
+pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, is_searched: bool, now: Time) {
     let name = sync.config.name.clone();
-    if is_first && let Some(bytes) = state.read(&sync.config, ALIVE_MARK) {
+    if is_first
+        && !is_searched
+        && let Some(bytes) = state.read(&sync.config, ALIVE_MARK)
+    {
         sync.verify_mut().suspect_since(decode_time(&bytes));
     }
     if is_first && state.read(&sync.config, FAILING_MARK).is_some() {
         sync.counters.failing = true;
         state.remove(&sync.config, FAILING_MARK);
     }
-    let synced = encode_time(sync.verify().synced());
-    if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
-        log::warn(format_args!("{name}: cannot store its state: {error}"));
-    }
-    let (events, whole) = match state.try_read(&sync.config, STATE_KIND) {
-        Ok(None) => return,
-        Ok(Some(bytes)) => decode(&bytes),
+    let pending = match state.try_read(&sync.config, STATE_KIND) {
+        Ok(bytes) => bytes.map(|bytes| decode(&bytes)),
         Err(error) => {
             let reason = log::reason(&error);
             log::warn(format_args!(
                 "{name}: cannot read pending changes: {reason}"
             ));
-            (Vec::new(), true)
+            let whole = true;
+            Some(Pending {
+                whole,
+                ..Pending::default()
+            })
         }
+    };
+    if let Some(pending) = &pending {
+        keep_synced(sync, pending);
+    }
+    let synced = encode_time(sync.verify().synced());
+    if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
+        log::warn(format_args!("{name}: cannot store its state: {error}"));
+    }
+    let Some(Pending { events, whole, .. }) = pending else {
+        return;
     };
     log::normal(format_args!(
         "{name}: {} changes were pending when the daemon stopped",
@@ -113,6 +144,26 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
     }
     sync.discard_below_missing_mounts();
     state.remove(&sync.config, STATE_KIND);
+}
+
+/// Takes over the time up to which everything but the pending events is on the target. If they are
+/// not all known, changes after that time are searched for.
+fn keep_synced(sync: &mut Sync, pending: &Pending) {
+    let Some(synced) = pending.synced else {
+        return;
+    };
+    let mut events = pending.events.iter();
+    if pending.whole || events.any(|(etype, ..)| *etype == Etype::Full) {
+        sync.verify_mut().suspect_since(synced);
+    } else {
+        sync.verify_mut().keep_synced(synced);
+    }
+}
+
+/// Returns the first record of the state file.
+fn synced_record(synced: SystemTime) -> Vec<u8> {
+    let time = encode_time(synced);
+    [SYNCED, b"\0", time.trim_end().as_bytes(), b"\0\0"].concat()
 }
 
 /// Returns the encoded events, or a full comparison if they exceed `most` bytes.
@@ -162,18 +213,24 @@ fn encode(sync: &Sync, more: bool) -> Vec<u8> {
     bytes
 }
 
-/// Returns the decoded events, and true if the file contains anything else, for example because it
-/// is damaged.
-fn decode(bytes: &[u8]) -> (Vec<PersistedEvent>, bool) {
+/// Returns the decoded contents of the state file.
+fn decode(bytes: &[u8]) -> Pending {
     let mut parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
     // The bytes after the last zero byte are an incomplete record.
-    let mut whole = parts.pop().is_some_and(|rest| !rest.is_empty());
-    let events = parts.chunks(3).filter_map(|parts| {
-        let event = event(parts);
-        whole |= event.is_none();
-        event
-    });
-    (events.collect(), whole)
+    let mut pending = Pending {
+        whole: parts.pop().is_some_and(|rest| !rest.is_empty()),
+        ..Pending::default()
+    };
+    for parts in parts.chunks(3) {
+        match (parts, event(parts)) {
+            (_, Some(event)) => pending.events.push(event),
+            ([SYNCED, time, b""], None) if pending.synced.is_none() => {
+                pending.synced = Some(decode_time(time));
+            }
+            _ => pending.whole = true,
+        }
+    }
+    pending
 }
 
 fn event(parts: &[&[u8]]) -> Option<PersistedEvent> {
@@ -219,12 +276,20 @@ mod tests {
             known(Etype::Create, "/a\nb", None),
             known(Etype::Move, "/c/", Some("/d/")),
         ];
-        assert_eq!(decode(bytes), (events.clone(), false));
-        assert_eq!(
-            decode(b"Full\0/\0\0"),
-            (vec![known(Etype::Full, "/", None)], false)
-        );
-        assert_eq!(decode(b""), (Vec::new(), false));
+        let of = |events: &[PersistedEvent], whole| Pending {
+            synced: None,
+            events: events.to_vec(),
+            whole,
+        };
+        assert_eq!(decode(bytes), of(&events, false));
+        let full = known(Etype::Full, "/", None);
+        assert_eq!(decode(b"Full\0/\0\0"), of(&[full], false));
+        assert_eq!(decode(b""), Pending::default());
+        let synced = UNIX_EPOCH + Duration::new(12, 5);
+        let dated = [&synced_record(synced)[..], bytes].concat();
+        let mut expected = of(&events, false);
+        expected.synced = Some(synced);
+        assert_eq!(decode(&dated), expected);
         for broken in [
             &b"Nonsense\0/e\0\0"[..],
             b"Delete\0x\0\0",
@@ -242,16 +307,11 @@ mod tests {
             b"Full\0/a\0\0",
         ] {
             let all = [bytes, broken].concat();
-            assert_eq!(
-                decode(&all),
-                (events.clone(), true),
-                "{}",
-                broken.escape_ascii()
-            );
+            assert_eq!(decode(&all), of(&events, true), "{}", broken.escape_ascii());
         }
         for end in 1..b"Move\0/c/\0/d/\0".len() {
             let cut = &bytes[..bytes.len() - end];
-            assert_eq!(decode(cut), (events[..1].to_vec(), true), "{end}");
+            assert_eq!(decode(cut), of(&events[..1], true), "{end}");
         }
     }
 
@@ -259,18 +319,14 @@ mod tests {
     fn what_is_too_much_is_compared() {
         let bytes = b"Create\0/a\0\0".to_vec();
         assert_eq!(bounded(bytes.clone(), bytes.len()), bytes);
-        let (events, whole) = decode(&bounded(bytes, 5));
-        assert_eq!(
-            (events, whole),
-            (vec![known(Etype::Full, "/", None)], false)
-        );
+        let pending = decode(&bounded(bytes, 5));
+        assert_eq!(pending.events, [known(Etype::Full, "/", None)]);
     }
 
     proptest! {
         #[test]
         fn nothing_leads_out_of_a_source(bytes in "(Create|Delete|Move|Full|\0|/|\\.|a){0,40}") {
-            let (events, _) = decode(bytes.as_bytes());
-            for (_, path, to) in events {
+            for (_, path, to) in decode(bytes.as_bytes()).events {
                 for path in [Some(path), to].into_iter().flatten() {
                     let mut names = path.split(|&byte| byte == b'/');
                     prop_assert_eq!(names.next(), Some(&b""[..]));

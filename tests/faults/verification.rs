@@ -152,6 +152,46 @@ fn a_missed_change_is_sent_with_onepass() {
     assert_eq!(fs::read(dir.trg("e/sub/f")).unwrap(), b"1");
 }
 
+/// The first daemon stores the changes, the second one is killed before it sends them.
+#[test]
+fn a_change_stored_at_a_stop_is_sent_after_a_kill() {
+    for kind in ["default.rsync", "default.direct"] {
+        let dir = Dir::new();
+        prepare(&dir);
+        let config = config(kind, LOCAL, "");
+        let mut daemon = start(&dir, &config);
+        wait_synced(&mut daemon, &dir);
+        change_unseen(&dir);
+        daemon.terminate();
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_log("changes were pending");
+        kill(daemon);
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_for(kind, |_| dir.text("trg/written") == "2");
+        daemon.wait_equal();
+    }
+}
+
+/// A full comparison links the names, and takes their contents from the target.
+#[test]
+fn a_change_stored_at_a_stop_is_sent_if_the_file_is_linked_meanwhile() {
+    let config = config("default.rsync", LOCAL, "hard_links = true");
+    let config = config
+        .replace("delay = 1000", "delay = 1")
+        .replace("settings{", r#"settings{ controlSocket = "@DIR@/sock","#);
+    let dir = Dir::new();
+    prepare(&dir);
+    let mut daemon = start(&dir, &config);
+    daemon.settle();
+    write_dated(&dir, "written", "2");
+    daemon.terminate();
+    fs::hard_link(dir.src("written"), dir.src("a link")).unwrap();
+    let mut daemon = start(&dir, &config);
+    daemon.settle();
+    assert_eq!(dir.text("trg/written"), "2", "{}", daemon.log());
+    assert_eq!(dir.text("trg/a link"), "2", "{}", daemon.log());
+}
+
 /// A full comparison replaces the changes, and their contents are compared after it. These
 /// comparisons must not exceed the limit again.
 #[test]

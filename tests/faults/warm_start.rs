@@ -172,18 +172,42 @@ fn only_the_directory_of_a_change_is_compared() {
     }
 }
 
+/// Changes a file to the same size and modification time.
+fn change_unseen(dir: &Dir) {
+    let file = fs::File::options();
+    let file = file.clone().write(true).open(dir.src("a/f")).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    fs::write(dir.src("a/f"), "IN A").unwrap();
+    file.set_modified(before).unwrap();
+}
+
+/// The first daemon stores the change, the second one is killed before it sends it.
+#[test]
+fn a_change_stored_at_a_stop_arrives_after_a_kill() {
+    for kind in KINDS {
+        let Some(dir) = site() else { return };
+        let config = config(kind).replace("delay = 0.2", "delay = 1000");
+        index(&dir, &config);
+        let mut daemon = start_decided(&dir, &config);
+        daemon.wait_log(NOTHING);
+        change_unseen(&dir);
+        assert_eq!(daemon.terminate(), Some(143));
+        let mut daemon = start_decided(&dir, &config);
+        daemon.wait_log("changes were pending");
+        daemon.signal(Signal::SIGKILL);
+        daemon.wait_all_gone();
+        let mut daemon = start_decided(&dir, &config);
+        daemon.wait_for("the content is there", |_| dir.text("trg/a/f") == "IN A");
+        assert_eq!(daemon.terminate(), Some(143));
+    }
+}
+
 #[test]
 fn a_change_of_equal_size_and_time_arrives() {
     for kind in KINDS {
         let Some(dir) = site() else { return };
         index(&dir, &config(kind));
-        let file = fs::File::options()
-            .write(true)
-            .open(dir.src("a/f"))
-            .unwrap();
-        let before = file.metadata().unwrap().modified().unwrap();
-        fs::write(dir.src("a/f"), "IN A").unwrap();
-        file.set_modified(before).unwrap();
+        change_unseen(&dir);
         let mut daemon = start_decided(&dir, &config(kind));
         daemon.wait_for("the content is there", |_| dir.text("trg/a/f") == "IN A");
         assert_eq!(daemon.terminate(), Some(143));

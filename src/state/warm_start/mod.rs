@@ -459,7 +459,7 @@ fn start(
         }
     };
     if has_started && let Some(state) = view.state {
-        pending::restore(state, sync, is_first && !has_plan, view.now);
+        pending::restore(state, sync, is_first, has_plan, view.now);
     }
 }
 

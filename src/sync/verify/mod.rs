@@ -119,6 +119,11 @@ impl Verify {
         self.needed = true;
     }
 
+    /// Records that of the changes after this time those that are not on the target are queued.
+    pub fn keep_synced(&mut self, synced: SystemTime) {
+        self.synced = self.synced.min(synced);
+    }
+
     /// Records that changes were searched for elsewhere, from `begun` on: those since `synced` are
     /// these files, which rsync takes for unchanged, and what is compared by other means.
     pub fn found_elsewhere(&mut self, synced: SystemTime, begun: SystemTime, files: Vec<Vec<u8>>) {
