@@ -305,7 +305,8 @@ impl Mirror<'_> {
         Ok(kept)
     }
 
-    fn remove_directory(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Removes an empty directory of the target.
+    pub(super) fn remove_directory(&mut self, path: &[u8]) -> io::Result<()> {
         let (parent, name) = self.target.parent(path)?;
         attributes_may_forbid(&parent, || {
             fs::unlinkat(parent.as_fd(), name, AtFlags::REMOVEDIR)

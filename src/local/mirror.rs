@@ -293,16 +293,19 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Removes a directory in place of a file, as far as deleting is allowed.
+    /// Removes a directory in place of a file, as far as deleting is allowed. Like rsync, it always
+    /// removes an empty one.
     fn make_way(&mut self, path: &[u8]) -> io::Result<()> {
         let found = self.target.lookup(path)?;
         if !found.is_some_and(|found| is_directory(&found)) {
             return Ok(());
         }
-        if self.orders.delete && self.remove_tree(&paths::with_slash(path))? {
-            Ok(())
-        } else {
-            Err(Errno::NOTEMPTY.into())
+        if !self.orders.delete {
+            return self.remove_directory(path);
+        }
+        match self.remove_tree(&paths::with_slash(path))? {
+            true => Ok(()),
+            false => Err(Errno::NOTEMPTY.into()),
         }
     }
 

@@ -103,6 +103,19 @@ fn without_deletion_a_directory_found_at_the_start_stays() {
     }
 }
 
+#[test]
+fn without_deletion_an_empty_directory_is_replaced() {
+    for kind in KINDS {
+        let dir = Dir::new();
+        dir.mkdir("d");
+        let mut daemon = Daemon::new(&dir, &config(kind, "delete = false")).start();
+        daemon.settle();
+        replace(&dir, false);
+        daemon.settle();
+        assert!(dir.trg("d").is_file(), "{kind}\n{}", daemon.log());
+    }
+}
+
 /// No rule protects the files in the directory, so it is deleted.
 #[test]
 fn with_deletion_and_without_rules_the_directory_is_replaced() {
