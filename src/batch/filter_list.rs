@@ -8,6 +8,7 @@
 
 use super::collapse::{Collapsed, CollapsedItem, path_order};
 use super::pattern_list::PatternList;
+use super::rsync_options;
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
 use crate::paths;
@@ -30,10 +31,10 @@ pub fn transfer(
     is_file: impl Fn(&[u8]) -> bool,
     follows_links: bool,
 ) -> Transfer {
-    // A directory that is gone, or a name that may be that of an excluded directory.
-    let judged = |path: &[u8], removed: bool| match path {
+    // A directory with its contents, or a name that may be that of an excluded directory.
+    let judged = |path: &[u8], with_contents: bool| match path {
         [] | [b'/'] => false,
-        [.., b'/'] => removed,
+        [.., b'/'] => with_contents,
         _ => rules.exclude(path, true) && !is_file(path),
     };
     let names = entries
@@ -44,6 +45,7 @@ pub fn transfer(
         .filter(|name| follows_links && !name.ends_with(b"/"))
         .map(|name| (name, paths::with_slash(name)))
         .collect();
+    let prunes = rsync_options::prunes_directories(request.options);
     let mut list = PatternList::default();
     let mut scope = Vec::new();
     for (name, directory) in &followed {
@@ -53,8 +55,9 @@ pub fn transfer(
     for entry in entries {
         let removed = matches!(entry.change, Change::Delete | Change::Move);
         let directory = entry.path.ends_with(b"/");
-        list.add(entry.path, removed && directory);
-        if judged(entry.path, removed) {
+        let with_contents = directory && (removed || prunes && entry.path != b"/");
+        list.add(entry.path, with_contents);
+        if judged(entry.path, with_contents) {
             scope.push(paths::bare(entry.path));
         }
         if let Some(to) = entry.to {
@@ -84,6 +87,7 @@ pub fn collapsed(
         .collect();
     names.sort_by(|(a, _), (b, _)| path_order(a.path, b.path));
 
+    let prunes = rsync_options::prunes_directories(request.options);
     let mut list = PatternList::default();
     let mut scope = Vec::new();
     // The directory whose whole contents are compared.
@@ -92,18 +96,19 @@ pub fn collapsed(
         if top.is_some_and(|top| path.starts_with(top)) {
             continue;
         }
-        if item.renewed {
-            // Source or target may have contents that no event mentions.
+        // Source or target may have contents that no event mentions.
+        let with_contents = item.renewed || prunes && item.is_directory() && item.path != b"/";
+        if with_contents {
             top = Some(path);
         }
-        if item.renewed || item.was_directory || item.other_kind {
+        if with_contents || item.was_directory || item.other_kind {
             scope.push(item.path);
         }
         if !item.is_directory() || item.other_kind {
             list.add(item.path, false);
         }
         if item.is_directory() || item.was_directory {
-            list.add(path, item.renewed || !item.is_directory());
+            list.add(path, with_contents || !item.is_directory());
         }
     }
     call(request, rules, scope, list, compare)
@@ -273,6 +278,36 @@ mod tests {
         assert_eq!(names(&[(Change::Modify, r"/a\b")]), r"/a\b /");
         assert_eq!(names(&[(Change::Modify, r"/a\*")]), r"/a\\\* /");
         assert_eq!(names(&[(Change::Delete, r"/a\b/")]), r"/a\\b/*** /a\b/ /");
+    }
+
+    /// rsync takes a directory without a listed file for an empty one.
+    #[test]
+    fn directories_have_their_contents_with_prune_empty_dirs() {
+        let options = [b"-ltm".to_vec()];
+        let request = BatchRequest {
+            options: &options,
+            ..REQUEST
+        };
+        let rules = Rules::default();
+        let entries = ["/", "/d/", "/f"].map(|path| BatchEntry {
+            change: Change::Attrib,
+            path: path.as_bytes(),
+            to: None,
+        });
+        let found = Collapsed {
+            present: vec![
+                item("/", Some(FileKind::Directory)),
+                item("/d", Some(FileKind::Directory)),
+                item("/f", Some(FileKind::File)),
+            ],
+            missing: vec![],
+            exposed: false,
+        };
+        let expected = b"/\0/d/***\0/d/\0/f";
+        let plain = transfer(&request, &rules, &entries, Compare::Times, |_| true, false);
+        assert_eq!(plain.list, expected);
+        let collapsed = collapsed(&request, &rules, &found, Compare::Times);
+        assert_eq!(collapsed.list, expected);
     }
 
     #[test]

@@ -70,6 +70,12 @@ pub fn follows_links(words: &[Vec<u8>]) -> bool {
     have(words, long, b"LkK")
 }
 
+/// Returns true if rsync sends no directory of which the list has no file: also not the attributes
+/// of an existing one.
+pub fn prunes_directories(words: &[Vec<u8>]) -> bool {
+    have(words, "prune-empty-dirs", b"m")
+}
+
 /// The symlinks to directories in the source that rsync sends as directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentAsDirectories {

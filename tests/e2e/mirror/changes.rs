@@ -463,6 +463,27 @@ fn modification_time_set_alone() {
     }
 }
 
+/// rsync takes a directory for an empty one if the list has no file of it.
+#[test]
+fn attributes_of_directories_with_prune_empty_dirs() {
+    let dir = Dir::new();
+    for name in ["d", "e"] {
+        dir.mkdir(name);
+        dir.write(format!("{name}/f"), "1");
+    }
+    let config = MIRROR.replace("archive = true", "archive = true, prune_empty_dirs = true");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    dir.chmod("d", 0o700);
+    dir.mkdir("empty");
+    dir.rm("e/f");
+    daemon.wait_for("the mode", |_| {
+        let mode = dir.trg("d").symlink_metadata().unwrap().mode();
+        mode & 0o777 == 0o700
+    });
+    daemon.wait_for("no empty directory", |_| !dir.trg("e").exists());
+    assert!(!dir.trg("empty").exists());
+}
+
 /// rsync's quick check skips a file whose size and time are as before, and so must not be used.
 #[test]
 fn contents_rewritten_with_a_time_in_the_future() {
