@@ -141,6 +141,11 @@ fn call(
 
     let mut args = request.options.to_vec();
     let mut add = |word: &str| args.push(word.into());
+    if rsync_options::ignores_as_cvs(request.options) {
+        // The same patterns, before the names.
+        add("--filter=:C");
+        add("--filter=-C");
+    }
     compare.option().map(&mut add);
     add("-r");
     if request.delete {

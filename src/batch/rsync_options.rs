@@ -76,6 +76,12 @@ pub fn prunes_directories(words: &[Vec<u8>]) -> bool {
     have(words, "prune-empty-dirs", b"m")
 }
 
+/// Returns true if rsync excludes the files that CVS ignores. It evaluates these patterns after all
+/// others, so after the names of a list.
+pub fn ignores_as_cvs(words: &[Vec<u8>]) -> bool {
+    have(words, "cvs-exclude", b"C")
+}
+
 /// The symlinks to directories in the source that rsync sends as directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentAsDirectories {

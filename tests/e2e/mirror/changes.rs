@@ -484,6 +484,32 @@ fn attributes_of_directories_with_prune_empty_dirs() {
     assert!(!dir.trg("empty").exists());
 }
 
+/// rsync evaluates the patterns of CVS after those of a list.
+#[test]
+fn files_that_cvs_ignores_are_excluded_from_changes() {
+    let dir = Dir::new();
+    let config = MIRROR.replace("archive = true", "archive = true, cvs_exclude = true");
+    dir.mkdir("d");
+    dir.write("d/.cvsignore", "*.own\n");
+    std::fs::write(dir.trg("core"), "").unwrap();
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    for name in ["a.o", "d/b.o", "d/b.own", "d/b", "c.own"] {
+        dir.write(name, "1");
+    }
+    daemon.wait_for("other files", |_| {
+        ["d/b", "c.own"].iter().all(|name| dir.trg(name).exists())
+    });
+    for name in ["a.o", "d/b.o", "d/b.own"] {
+        assert!(!dir.trg(name).exists(), "{name}");
+    }
+    dir.rm("d");
+    dir.write("e", "1");
+    daemon.wait_for("the deletion", |_| {
+        !dir.trg("d").exists() && dir.trg("e").exists()
+    });
+    assert!(dir.trg("core").exists());
+}
+
 /// rsync's quick check skips a file whose size and time are as before, and so must not be used.
 #[test]
 fn contents_rewritten_with_a_time_in_the_future() {
