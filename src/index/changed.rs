@@ -59,17 +59,6 @@ impl ChangedDirs {
         !self.is_full
     }
 
-    /// Adds another set.
-    pub fn merge(&mut self, other: ChangedDirs) {
-        self.is_full |= other.is_full;
-        for directory in &other.directories {
-            self.add_directory(directory);
-        }
-        for directory in &other.trees {
-            self.add_tree(directory);
-        }
-    }
-
     /// Returns true if nothing has changed.
     pub fn is_empty(&self) -> bool {
         !self.is_full && self.directories.is_empty() && self.trees.is_empty()
@@ -146,8 +135,5 @@ mod tests {
             changed.add_directory(format!("/{number}/").as_bytes());
         }
         assert!(changed.is_full() && changed.roots().is_empty());
-        let mut other = ChangedDirs::default();
-        other.merge(changed);
-        assert!(other.is_full());
     }
 }

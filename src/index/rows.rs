@@ -149,4 +149,12 @@ mod tests {
             prop_assert_eq!(rows, expected);
         }
     }
+
+    /// The directories above it are unknown, so it may be in a tree that is gone.
+    #[test]
+    fn a_row_without_one_for_its_parent_is_removed() {
+        let mut rows = vec![row(1, 1), row(2, 1), row(5, 4), row(6, 5)];
+        forget(&mut rows, &HashSet::new(), &[9].into_iter().collect());
+        assert_eq!(rows, [row(1, 1), row(2, 1)]);
+    }
 }

@@ -142,7 +142,6 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, is_searched: b
     for (etype, path, to) in &events {
         sync.restore(*etype, path, to.as_deref(), now);
     }
-    sync.discard_below_missing_mounts();
     state.remove(&sync.config, STATE_KIND);
 }
 

@@ -92,7 +92,6 @@ impl Sync {
         for (etype, path, to) in std::mem::take(&mut self.inherited) {
             self.push_pending(etype, &path, to.as_deref(), now);
         }
-        self.discard_below_missing_mounts();
     }
 
     /// Shares the scope of the old sync if both watch the same directories, so that the watcher

@@ -359,3 +359,28 @@ fn a_directory_that_appears_during_a_comparison_of_another_target_is_compared() 
     first.ingest(Event::Create { path }, 0);
     assert_eq!(first.backlog(9), [(Etype::Delete, b"/d/".to_vec())]);
 }
+
+/// Its contents of before would stay on the target.
+#[test]
+fn a_directory_of_a_journal_that_is_created_while_it_is_deleted_is_compared() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    let path = b"/src/d/";
+    first.ingest(Event::Delete { path }, 0);
+    second.next(10 * SECOND);
+    let running = second.queue.take(|_| Take::Take);
+    second.queue.activate(&running);
+    second.next(11 * SECOND);
+    first.ingest(Event::Create { path }, 11 * SECOND);
+    assert_eq!(second.backlog(9), [(Etype::Delete, b"/d/".to_vec())]);
+    // When the deletion has ended, it is an ordinary new directory.
+    second.succeeded(&running);
+    second.next(30 * SECOND);
+    succeed(&mut second);
+    first.ingest(Event::Delete { path }, 30 * SECOND);
+    second.next(40 * SECOND);
+    succeed(&mut second);
+    second.next(50 * SECOND);
+    first.ingest(Event::Create { path }, 50 * SECOND);
+    assert_eq!(second.backlog(9), [(Etype::Create, b"/d/".to_vec())]);
+}

@@ -314,4 +314,15 @@ mod tests {
             "{events:?}"
         );
     }
+
+    #[test]
+    fn a_repair_belongs_to_the_changes_before_a_mark() {
+        let mut sync = parallel();
+        let first = begin(&mut sync, &[(Etype::Create, b"/d/a")]);
+        let second = begin(&mut sync, &[(Etype::Create, b"/d/b")]);
+        let mut mark = sync.mark();
+        end(&mut sync, &second);
+        assert_eq!(end(&mut sync, &first).len(), 1);
+        assert!(!sync.reached(&mut mark));
+    }
 }

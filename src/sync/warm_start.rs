@@ -24,8 +24,6 @@ pub struct WarmStart {
     directories: Option<Vec<Vec<u8>>>,
     /// Changes since the index was made, or since the last full comparison has begun.
     changed: ChangedDirs,
-    /// Changes before that comparison.
-    changed_before: ChangedDirs,
     /// The begin of the comparison that is running.
     begun: Option<SystemTime>,
     /// The sync that this one replaces had to compare everything.
@@ -194,16 +192,12 @@ impl WarmStart {
 
     /// Returns the changes since the index was made, and begins a new record.
     pub fn take_changed(&mut self) -> ChangedDirs {
-        let mut all = std::mem::take(&mut self.changed_before);
-        all.merge(std::mem::take(&mut self.changed));
-        all
+        std::mem::take(&mut self.changed)
     }
 
     /// Returns the changes since the index was made.
     pub fn changed(&self) -> ChangedDirs {
-        let mut all = self.changed_before.clone();
-        all.merge(self.changed.clone());
-        all
+        self.changed.clone()
     }
 
     /// Records that the index was made. `racy` are the directories whose state it does not contain.
@@ -218,8 +212,8 @@ impl WarmStart {
         self.state = IndexState::Invalid;
         self.generation += 1;
         self.begun = Some(SystemTime::now());
-        let newer = std::mem::take(&mut self.changed);
-        self.changed_before.merge(newer);
+        // Without a success of the comparison there is no index that earlier changes concern.
+        self.changed = ChangedDirs::default();
     }
 
     fn succeeded(&mut self, now: Instant) {
@@ -227,7 +221,6 @@ impl WarmStart {
             return;
         }
         if let Some(begun) = self.begun.take() {
-            self.changed_before = ChangedDirs::default();
             self.state = IndexState::Compared {
                 begun,
                 due: now + INDEX_DELAY,
@@ -244,8 +237,10 @@ pub fn index_fingerprint(conditions: &[Vec<u8>]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::siphash::HashKey;
     use crate::queue::Policy;
     use crate::sync::tests::sync_with;
+    use crate::watch::Event;
 
     fn warm() -> Sync {
         let mut sync = sync_with(Policy::Coalesce);
@@ -288,5 +283,35 @@ mod tests {
             // A thread that makes an index has begun before.
             assert_ne!(sync.warm_start().unwrap().generation(), generation);
         }
+    }
+
+    /// Until it has succeeded, the changes of before may not be on the target.
+    #[test]
+    fn a_comparison_that_begins_ends_an_index_and_what_makes_one() {
+        let mut sync = warm();
+        sync.warm_start_mut().unwrap().made(&[]);
+        let generation = sync.warm_start().unwrap().generation();
+        sync.begin_full_comparison();
+        assert_eq!(state(&sync), IndexState::Invalid);
+        assert_ne!(sync.warm_start().unwrap().generation(), generation);
+    }
+
+    #[test]
+    fn the_changes_since_the_begin_of_a_comparison_are_recorded() {
+        let key = HashKey([3; 16]);
+        let mut sync = warm();
+        let path = b"/src/before/f";
+        sync.ingest(Event::Modify { path }, 0);
+        sync.begin_full_comparison();
+        let path = b"/src/d/f";
+        sync.ingest(Event::Modify { path }, 0);
+        let path = b"/src/e/";
+        sync.ingest(Event::Delete { path }, 0);
+        sync.full_comparison_succeeded();
+        let [directories, trees] = sync.warm_start().unwrap().changed().hashes(&key);
+        let has = |directory: &[u8]| directories.contains(&key.path(directory));
+        assert!(has(b"/d/") && has(b"/") && !has(b"/before/"));
+        assert_eq!(trees.len(), 1);
+        assert!(trees.contains(&key.path(b"/e/")));
     }
 }

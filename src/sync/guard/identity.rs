@@ -132,6 +132,8 @@ pub(super) mod tests {
         let path = dir.path().as_os_str().as_bytes();
         let one = SourceIdentity::of(path).unwrap();
         assert!(one.is_same(&SourceIdentity::of(path).unwrap()));
+        let has_birth = dir.path().metadata().unwrap().created().is_ok();
+        assert_eq!(one.born.is_some(), has_birth);
         assert!(!one.is_same(&SourceIdentity::of(b"/").unwrap()));
         assert!(SourceIdentity::of(b"/dev/null").is_err());
         assert_eq!(

@@ -108,7 +108,7 @@ impl Sync {
     }
 
     /// Removes entries below missing mounts, which would be treated as deletions.
-    pub fn discard_below_missing_mounts(&mut self) {
+    fn discard_below_missing_mounts(&mut self) {
         if !self.misses_mounts() {
             return;
         }

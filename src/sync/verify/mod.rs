@@ -426,9 +426,12 @@ mod tests {
     #[test]
     fn what_a_search_finds_is_sent_by_content_before_everything_is_in_sync() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("f"), "").unwrap();
-        std::fs::write(dir.path().join("g"), "").unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        for name in ["f", "d/g", "excluded.tmp"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
         let mut sync = comparing(dir.path());
+        sync.filter.write().unwrap().add_exclude(b"*.tmp");
         let before = sync.verify.synced();
         search(&mut sync);
         assert!(sync.verify.is_done() && sync.is_verifying());
@@ -436,7 +439,7 @@ mod tests {
             .queue
             .iter()
             .map(|delay| (delay.etype(), delay.paths().0));
-        let files = [b"/f".to_vec(), b"/g".to_vec()];
+        let files = [b"/d/g".to_vec(), b"/f".to_vec()];
         let expected = files.clone().map(|path| (Etype::Modify, path));
         assert_eq!(queued.collect::<Vec<_>>(), expected);
         assert!(files.iter().all(|path| sync.verify.is_by_content(path)));
@@ -483,10 +486,13 @@ mod tests {
         let mut sync = sync_with(Policy::Coalesce);
         sync.remember_nested_mounts([b"/src/inner".to_vec()].into_iter());
         sync.update_nested_mounts(&Default::default());
-        let now = SystemTime::now();
+        let (then, now) = (SystemTime::now() - HOUR, SystemTime::now());
         let files = vec![b"/inner/f".to_vec(), b"/g".to_vec()];
-        sync.verify.found_elsewhere(now, now, files);
+        sync.verify.found_elsewhere(then, now, files);
+        assert_eq!(sync.verify.synced(), then);
+        let mut mark = sync.mark();
         sync.verify_recent(&waker().1, 0).unwrap();
+        assert!(!sync.reached(&mut mark));
         let queued = sync.queue.iter().map(|delay| delay.paths().0);
         assert_eq!(queued.collect::<Vec<_>>(), [b"/g"]);
     }
