@@ -239,3 +239,54 @@ impl Marks {
         self.0[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pending = Vec<(Etype, &'static [u8])>;
+
+    /// Returns what is queued after a Move and, with `is_compared`, an Init behind it. With `fails`
+    /// the Move is running meanwhile and fails.
+    fn pending(policy: Policy, is_compared: bool, fails: bool) -> Vec<(Etype, Vec<u8>)> {
+        let mut queue = Queue::new(policy);
+        queue.push(Etype::Move, b"/a", Some(b"/b"), 0);
+        let ids = queue.take(|_| Take::Take);
+        if fails {
+            queue.activate(&ids);
+        }
+        if is_compared {
+            queue.push(Etype::Init, b"", None, 0);
+        }
+        assert_eq!(queue.retry(ids[0], 0), fails);
+        let delays = queue.iter();
+        delays
+            .map(|delay| (delay.etype(), delay.paths().0))
+            .collect()
+    }
+
+    /// The Init makes the target like the source. A Move behind it would put a file that was
+    /// created at the old name since in place of the one that was moved.
+    #[test]
+    fn a_move_is_not_carried_out_behind_a_comparison() {
+        use Etype::{Create, Delete, Init, Move};
+        for fails in [false, true] {
+            let split: Pending = if fails {
+                vec![(Delete, b"/a"), (Init, b""), (Create, b"/b")]
+            } else {
+                vec![(Delete, b"/a"), (Create, b"/b"), (Init, b"")]
+            };
+            for (policy, is_compared, expected) in [
+                (Policy::Coalesce, true, split),
+                (Policy::Coalesce, false, vec![(Move, &b"/a"[..])]),
+                (Policy::PerEvent, true, vec![(Move, b"/a"), (Init, b"")]),
+            ] {
+                let found = pending(policy, is_compared, fails);
+                let expected = expected.iter();
+                let expected = expected.map(|(etype, path)| (*etype, path.to_vec()));
+                let expected: Vec<_> = expected.collect();
+                assert_eq!(found, expected, "{policy:?} {fails}");
+            }
+        }
+    }
+}

@@ -243,3 +243,40 @@ fn a_comparison_that_names_what_failed_ends_the_failures_of_others() {
     sync.succeeded(&ids);
     assert_eq!(sync.failed_paths().since(), None);
 }
+
+/// With a list of files rsync does not read them, so it reports no failure.
+#[test]
+fn the_contents_of_new_directories_that_cannot_be_read_are_missing() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        return crate::test_skip::skip("root can read each directory");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let closed = fs::Permissions::from_mode(0);
+    for (name, is_closed) in [("new", true), ("known", true), ("open", false)] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        if is_closed {
+            fs::set_permissions(dir.path().join(name), closed.clone()).unwrap();
+        }
+    }
+    fs::write(dir.path().join("file"), "").unwrap();
+    fs::set_permissions(dir.path().join("file"), closed).unwrap();
+    for policy in [Policy::Coalesce, Policy::PerEvent] {
+        let mut sync = sync_with(policy);
+        sync.config.source = [dir.path().as_os_str().as_encoded_bytes(), b"/"].concat();
+        for (etype, path) in [
+            (Etype::Create, &b"/new/"[..]),
+            (Etype::Attrib, b"/known/"),
+            (Etype::Create, b"/open/"),
+            (Etype::Create, b"/file"),
+        ] {
+            sync.queue.push(etype, path, None, 0);
+        }
+        let ids = begin(&mut sync);
+        let expected: &[_] = match policy {
+            Policy::Coalesce => &[("/new/", Etype::Delete)],
+            Policy::PerEvent => &[],
+        };
+        assert_eq!(sync.unreadable_directories(&ids), names(expected));
+    }
+}
