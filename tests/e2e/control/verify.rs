@@ -179,22 +179,26 @@ fn a_failed_comparison_is_incomplete() {
 
 #[test]
 fn the_dry_run_ends_with_the_client() {
-    let dir = Dir::new();
-    let fake = Fake::passing(&dir);
-    let mut daemon = recorded(&dir, &fake);
-    fake.hold();
-    let mut client = start_ctl(&dir, &["verify"]);
-    daemon.wait_for("the dry run runs", |_| fake.calls().len() == 2);
-    let pid = nix::unistd::Pid::from_raw(client.id() as i32);
-    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
-    client.wait().unwrap();
-    daemon.wait_for("the dry run ends", |daemon| {
-        let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
-        fs::read_to_string(children).is_ok_and(|text| text.trim().is_empty())
-    });
-    fake.release();
-    let (exit, _) = verify(&dir, &[]);
-    assert_eq!(exit, 0);
+    // SIGINT is that of Ctrl-C.
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let dir = Dir::new();
+        let fake = Fake::passing(&dir);
+        let mut daemon = recorded(&dir, &fake);
+        fake.hold();
+        let mut client = start_ctl(&dir, &["verify"]);
+        daemon.wait_for("the dry run runs", |_| fake.calls().len() == 2);
+        let pid = nix::unistd::Pid::from_raw(client.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+        assert!(!client.wait().unwrap().success());
+        daemon.wait_for("the dry run ends", |daemon| {
+            let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
+            fs::read_to_string(children).is_ok_and(|text| text.trim().is_empty())
+        });
+        assert_eq!(status(&dir).syncs[0].verifying, None);
+        fake.release();
+        let (exit, _) = verify(&dir, &[]);
+        assert_eq!(exit, 0);
+    }
 }
 
 #[test]
