@@ -365,7 +365,7 @@ mod tests {
     /// Returns the paths that a sync has queued after it has restored its state.
     fn restored(state: &StateDir, is_first: bool) -> (Sync, Vec<Vec<u8>>) {
         let mut sync = sync_of(b"/src/");
-        restore(state, &mut sync, is_first, 0);
+        restore(state, &mut sync, is_first, false, 0);
         let paths = sync.queue.iter().map(|delay| delay.paths().0);
         let paths = paths.collect();
         (sync, paths)
@@ -392,7 +392,7 @@ mod tests {
         let mut sync = sync_of(b"/src/");
         sync.remember_nested_mounts([b"/src/inner".to_vec()].into_iter());
         sync.update_nested_mounts(&Default::default());
-        restore(&state, &mut sync, true, 0);
+        restore(&state, &mut sync, true, false, 0);
         let paths = sync.queue.iter().map(|delay| delay.paths().0);
         assert_eq!(paths.collect::<Vec<_>>(), [b"/g"]);
     }

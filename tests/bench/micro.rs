@@ -121,6 +121,7 @@ impl Disk for Full {
         Some(Stat {
             node,
             mtime: 7,
+            ctime: 7,
             exposed: false,
         })
     }
