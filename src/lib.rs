@@ -39,6 +39,7 @@
 //! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | opens the daemon's files without following links of other users |
 //! | [`rsync_syntax`] | the syntax of rsync's command line: options with their values |
+//! | [`takeover`] | waits for what a killed daemon still holds |
 //! | [`spelling`] | the most similar known word for a misspelt one |
 //! | [`id`] | ids of syncs and gates, never reused |
 //! | [`exit`] | the exit codes |
@@ -85,6 +86,7 @@ pub mod state;
 pub mod status;
 pub mod sync;
 pub mod sys;
+pub mod takeover;
 #[cfg(test)]
 mod test_skip;
 pub mod transfer;

@@ -17,6 +17,7 @@ use super::socket_paths;
 use crate::config::{ControlSocket, Settings};
 use crate::log;
 use crate::safe_path::{self, Location};
+use crate::takeover;
 
 const CONTROL_TOKEN: Token = Token(8);
 const METRICS_TOKEN: Token = Token(9);
@@ -169,7 +170,8 @@ impl ControlListener {
     fn open(path: &Path, registry: &Registry) -> Result<ControlListener, SocketError> {
         let location = safe_path::locate(path)?;
         let near = location.path(path);
-        remove_stale(&location, &near)?;
+        let is_in_use = |error: &SocketError| matches!(error, SocketError::InUse);
+        takeover::attempt(|| remove_stale(&location, &near), is_in_use)?;
         // The mode must be right before chmod(2) could run, so umask(2) sets it at bind(2).
         let mask = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(&near);
@@ -244,7 +246,8 @@ fn remove_stale(location: &Location, path: &Path) -> Result<(), SocketError> {
 }
 
 fn listen(address: SocketAddr, registry: &Registry) -> io::Result<TcpListener> {
-    let mut listener = TcpListener::bind(address)?;
+    let is_in_use = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
+    let mut listener = takeover::attempt(|| TcpListener::bind(address), is_in_use)?;
     registry.register(&mut listener, METRICS_TOKEN, Interest::READABLE)?;
     Ok(listener)
 }

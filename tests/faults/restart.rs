@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -81,6 +82,21 @@ fn transfers_of_a_killed_daemon_end() {
     let mut daemon = busy(&dir, &fake, RECORDED);
     daemon.signal(Signal::SIGKILL);
     daemon.wait_all_gone();
+}
+
+/// A child that has not called execve(2) yet holds the sockets of a killed daemon.
+#[test]
+fn a_socket_that_is_in_use_for_a_moment_is_taken_over() {
+    let dir = Dir::new();
+    let config = format!("settings{{ controlSocket = '@DIR@/sock' }}\n{RECORDED}");
+    let held = UnixListener::bind(dir.path("sock")).unwrap();
+    let fake = Fake::passing(&dir);
+    let mut daemon = Daemon::new(&dir, &config).start();
+    // The attempt of the daemon to connect shows that it has found the socket in use.
+    held.accept().unwrap();
+    drop(held);
+    daemon.settle();
+    drop(fake);
 }
 
 #[test]

@@ -27,6 +27,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::log::escape;
 use crate::safe_path::{self, Location};
 use crate::status::atomic_file::Replacement;
+use crate::takeover;
 
 /// The maximum number of attempts while other processes replace the file.
 const ATTEMPTS: usize = 100;
@@ -80,6 +81,11 @@ impl PidFile {
     /// See [`PidFileError`]; the file is as it was then, but if it cannot be replaced and the
     /// disk is full.
     pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
+        let is_in_use = |error: &PidFileError| matches!(error, PidFileError::Lock(..));
+        takeover::attempt(|| PidFile::lock(path), is_in_use)
+    }
+
+    fn lock(path: &Path) -> Result<Self, PidFileError> {
         let path =
             std::path::absolute(path).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
         let failed = |e: io::Error| PidFileError::Create(path.clone(), e);
