@@ -13,6 +13,7 @@
 //! | startup_options | options of the startup transfer |
 //! | refusals | receivers that refuse an option |
 //! | retry | exit codes and signals of rsync |
+//! | rsync_options | options of rsync that have another effect on lists |
 //! | followed | links that rsync follows |
 //! | ssh | over a real sshd on the loopback interface |
 
@@ -26,6 +27,7 @@ mod names;
 mod races;
 mod refusals;
 mod retry;
+mod rsync_options;
 mod sending;
 pub mod ssh;
 mod startup_options;
