@@ -114,7 +114,7 @@ impl Sync {
             };
             let is_linked = match path.ends_with(b"/") {
                 true => data.is_dir() && entry.change == Change::Delete,
-                false => data.is_file() && data.nlink() > 1,
+                false => !data.is_dir() && data.nlink() > 1,
             };
             let changed = Duration::new(data.ctime() as u64, data.ctime_nsec() as u32);
             match is_linked {

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::stat::Mode;
+
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::Dir;
 
@@ -73,5 +75,22 @@ fn contents_rewritten_with_a_time_in_the_future() {
         let mut daemon = Daemon::new(&dir, &config).start_and_settle();
         write(&dir, "new");
         daemon.wait_for("the new contents", |_| dir.text("trg/f") == "new");
+    }
+}
+
+/// A list has only the new name, and rsync links names of one list.
+#[test]
+fn hard_links_of_symlinks_and_pipes() {
+    let dir = Dir::new();
+    dir.symlink("nowhere", "link");
+    nix::unistd::mkfifo(&dir.src("pipe"), Mode::S_IRUSR).unwrap();
+    let config = MIRROR.replace("archive = true", "archive = true, hard_links = true");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    for (name, other) in [("link", "link2"), ("pipe", "pipe2")] {
+        fs::hard_link(dir.src(name), dir.src(other)).unwrap();
+        let inode = |name| dir.trg(name).symlink_metadata().map(|data| data.ino()).ok();
+        daemon.wait_for(other, |_| {
+            inode(name).is_some() && inode(name) == inode(other)
+        });
     }
 }
