@@ -90,13 +90,12 @@ fn a_socket_that_is_in_use_for_a_moment_is_taken_over() {
     let dir = Dir::new();
     let config = format!("settings{{ controlSocket = '@DIR@/sock' }}\n{RECORDED}");
     let held = UnixListener::bind(dir.path("sock")).unwrap();
-    let fake = Fake::passing(&dir);
+    let _fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, &config).start();
     // The attempt of the daemon to connect shows that it has found the socket in use.
     held.accept().unwrap();
     drop(held);
     daemon.settle();
-    drop(fake);
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn the_contents_of_new_directories_that_cannot_be_read_are_missing() {
         return crate::test_skip::skip("root can read each directory");
     }
     let dir = tempfile::tempdir().unwrap();
-    let closed = fs::Permissions::from_mode(0);
+    let closed = fs::Permissions::from_mode(0o000);
     for (name, is_closed) in [("new", true), ("known", true), ("open", false)] {
         fs::create_dir(dir.path().join(name)).unwrap();
         if is_closed {
