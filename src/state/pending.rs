@@ -385,6 +385,23 @@ mod tests {
         assert_eq!(restored(&state, false).1, [b""; 0]);
     }
 
+    /// If the changes are not all known, those since that time are searched for.
+    #[test]
+    fn the_time_before_the_pending_changes_is_restored() {
+        let then = UNIX_EPOCH + Duration::from_secs(5);
+        for (more, is_done) in [(false, true), (true, false)] {
+            let (_directory, state) = state();
+            let mut sync = changed(&[b"/a"]);
+            sync.verify_mut().keep_synced(then);
+            save(&state, &sync, more);
+            let (sync, _) = restored(&state, true);
+            assert_eq!(sync.verify().synced(), then);
+            assert_eq!(sync.verify().is_done(), is_done, "{more}");
+            // The next daemon reads the time if this one is killed.
+            assert_eq!(read_synced(&state, &sync.config), Some(then));
+        }
+    }
+
     #[test]
     fn restored_changes_below_a_missing_mount_are_dropped() {
         let (_directory, state) = state();
