@@ -203,6 +203,7 @@ shell_scripts() {
 system_set_up() {
     packages=()
     need mmdebstrap mmdebstrap
+    need arch-test arch-test
     need systemd-nspawn systemd-container
     need dpkg-shlibdeps dpkg-dev
     need lintian lintian
@@ -266,7 +267,7 @@ system_tests() {
     machine "chain" tests/system/chain.sh "$lsyncd"
     machine "two hosts" tests/system/two-hosts.sh "$deb"
     machine "bad night" tests/system/bad-night.sh "$deb"
-    machine "containers" tests/system/container.sh "$deb"
+    machine "containers" tests/system/container.sh "$deb" ${release:+"$release"}
 }
 
 # ---- what takes minutes

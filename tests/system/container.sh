@@ -1,8 +1,9 @@
 #!/bin/bash
-# container.sh DEB: the image and the pair of compose.yaml, with a Docker engine of its own in a
-# network of its own. Exits with 77 where no engine can be started.
+# container.sh DEB [ARM64-DEB]: the image and the pair of compose.yaml, with a Docker engine of its own
+# in a network of its own; with the second package also the image for arm64, if this host runs its
+# programs (binfmt_misc with qemu-user-static). Exits with 77 where no engine can be started.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-deb=$1
+deb=$1 arm64=${2:-}
 command -v dockerd >/dev/null || { echo "no dockerd"; exit 77; }
 base bookworm rsync
 
@@ -109,6 +110,40 @@ docker run --rm --network none -v owned:/mirror base chown -R 0:0 /mirror
 docker run --rm --network none -v data:/data base sh -c 'echo y >/data/a/new'
 soon "it is unhealthy when it cannot write" healthy unhealthy
 docker rm -f mirror >/dev/null
+
+echo "== the image for arm64"
+# The base as for amd64, but without an init system.
+arm64_base() {
+    BASE=$WORK/base-bookworm-arm64
+    [ -e "$BASE/.ready" ] && return
+    rm -rf "$BASE"
+    mmdebstrap --quiet --arch=arm64 --variant=minbase --format=directory --include=rsync,openssh-client \
+        --aptopt='Acquire::Check-Valid-Until "false"' bookworm "$BASE" \
+        "deb $(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources | sed -n 1p) bookworm main"
+    touch "$BASE/.ready"
+}
+if [ -z "$arm64" ]; then
+    echo "SKIPPED: no package for arm64"
+elif ! command -v arch-test >/dev/null || ! arch-test arm64 >/dev/null; then
+    echo "SKIPPED: this host does not run programs for arm64"
+else
+    arm64_base
+    tar -C "$BASE" --one-file-system --exclude=./proc/* --exclude=./sys/* -c . | docker import - base-arm64 >/dev/null
+    # The Dockerfile chooses the package of the base's architecture.
+    cp "$arm64" "$place/tree/packaging/out/"
+    DOCKER_BUILDKIT=0 docker build --network none --build-arg BASE=base-arm64 -t lsyncd:arm64 \
+        -f "$here/packaging/container/Dockerfile" "$place/tree" >"$place/build" 2>&1 ||
+        { tail -20 "$place/build"; exit 1; }
+    is "it has a version" docker run --rm --network none lsyncd:arm64 -version
+    is "it is for arm64" [ "$(docker run --rm --network none --entrypoint dpkg lsyncd:arm64 --print-architecture)" = arm64 ]
+    docker volume create mirror64 >/dev/null
+    docker run -d --network none --name mirror -v data:/data:ro -v mirror64:/mirror lsyncd:arm64 \
+        -delay 1 -rsync /data /mirror >/dev/null
+    soon "what is there arrives" arrived a/b/c
+    docker run --rm --network none -v data:/data base sh -c 'echo z >/data/arm64'
+    soon "what is made arrives" arrived arm64
+    docker rm -f mirror >/dev/null
+fi
 
 echo "== the manifest for Kubernetes"
 if python3 -m venv "$place/venv" >/dev/null && "$place/venv/bin/pip" install -q kubernetes-validate >/dev/null; then
