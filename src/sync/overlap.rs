@@ -22,6 +22,8 @@ pub struct Overlaps(Vec<Running>);
 /// One running transfer.
 struct Running {
     ids: Vec<DelayId>,
+    /// A full comparison.
+    is_full: bool,
     /// The paths to queue again when it has ended.
     again: BTreeMap<Vec<u8>, Etype>,
     /// Events were lost while it ran, so that the changes it may undo are not known.
@@ -31,9 +33,7 @@ struct Running {
 impl Running {
     /// Adds what this transfer and a later one both change.
     fn overlap(&mut self, queue: &Queue, later: &BTreeMap<Vec<u8>, Etype>) {
-        let mut entries = self.ids.iter().filter_map(|id| queue.get(*id));
-        let is_full = entries.any(|delay| delay.etype().is_special());
-        if is_full || self.ids.len() > MAX_EXAMINED {
+        if self.is_full || self.ids.len() > MAX_EXAMINED {
             for (path, etype) in later {
                 add(&mut self.again, path, *etype);
             }
@@ -117,8 +117,10 @@ impl Sync {
                 running.overlap(queue, &later);
             }
         }
+        let mut entries = ids.iter().filter_map(|id| queue.get(*id));
         self.overlaps.0.push(Running {
             ids: ids.to_vec(),
+            is_full: entries.any(|delay| delay.etype().is_special()),
             again: BTreeMap::new(),
             lost_events: false,
         });
@@ -133,7 +135,12 @@ impl Sync {
         if ended.iter().any(|ended| ended.lost_events) {
             self.compare_once(now);
         }
-        for (path, etype) in ended.into_iter().flat_map(|ended| ended.again) {
+        // The next full comparison includes what the last one may have undone. With `hard_links`, a
+        // transfer in the meantime would call for another one each time.
+        let compares_again = self.queue.specials().next().is_some();
+        let ended = ended.into_iter();
+        let ended = ended.filter(|ended| !(ended.is_full && compares_again));
+        for (path, etype) in ended.flat_map(|ended| ended.again) {
             self.requeues += 1;
             // Beyond the queue limit, a full comparison would overlap with the next transfer.
             self.queue.push(etype, &path, None, now);
@@ -252,6 +259,18 @@ mod tests {
             (Etype::Create, b"/d/a".to_vec()),
         ];
         assert_eq!(end(&mut sync, &full), again);
+    }
+
+    #[test]
+    fn what_was_sent_during_a_full_comparison_is_left_to_the_next_one() {
+        let mut sync = parallel();
+        sync.has_full = true;
+        let full = begin(&mut sync, &[(Etype::Full, b"/")]);
+        let plain = begin(&mut sync, &[(Etype::Create, b"/d/a")]);
+        sync.compare_once(0);
+        assert_eq!(end(&mut sync, &plain).len(), 1);
+        let waiting = end(&mut sync, &full);
+        assert_eq!(waiting, [(Etype::Full, b"/".to_vec())]);
     }
 
     /// Otherwise the two would call for each other for ever: a change of a file with several names

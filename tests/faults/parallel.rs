@@ -105,3 +105,33 @@ fn a_slow_transfer_does_not_make_a_deleted_directory_again() {
         dir.write("e/four", "4");
     });
 }
+
+/// The deletion of a directory that exists again is followed by a full comparison (`hard_links`),
+/// and what was sent during one is sent again after it.
+#[test]
+fn full_comparisons_for_hard_links_come_to_an_end() {
+    let dir = Dir::new();
+    let config = "settings{ controlSocket = '@DIR@/sock' }
+        sync{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0, maxProcesses = 3,
+              rsync = { archive = true, hard_links = true } }";
+    for name in ["d", "e"] {
+        dir.mkdir(name);
+        dir.write(format!("{name}/f"), "1");
+    }
+    dir.mkdir("many");
+    (0..2000).for_each(|n| dir.write(format!("many/{n}"), ""));
+    let mut daemon = Daemon::new(&dir, config).start();
+    daemon.settle();
+    for _ in 0..5 {
+        assert!(dir.ctl(&["resync"]).status().unwrap().success());
+        for name in ["d", "e"] {
+            dir.rm(name);
+            dir.mkdir(name);
+            dir.write(format!("{name}/f"), "2");
+        }
+        daemon.settle();
+    }
+    daemon.wait_equal();
+    let comparisons = daemon.log().matches("recursive full rsync").count();
+    assert!(comparisons <= 1 + 5 * 4, "{comparisons}");
+}

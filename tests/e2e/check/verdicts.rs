@@ -122,8 +122,8 @@ fn impossible_combinations_with_check_are_refused() {
             "rsync.append_verify cannot be combined with check",
         ),
         (
-            "default.rsync, check = { command = { 'x' } }, rsync = { _extra = { '--app' } }",
-            "\"--app\" in rsync._extra cannot be combined with check",
+            "default.rsync, check = { command = { 'x' } }, rsync = { _extra = { '--append' } }",
+            "\"--append\" in rsync._extra cannot be combined with check",
         ),
         (
             "default.rsync, check = { command = { 'x' }, staging = '@DIR@' }",
