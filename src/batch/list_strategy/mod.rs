@@ -264,6 +264,10 @@ impl ListStrategy {
             return true;
         }
         let deletes = request.delete && !found.missing.is_empty();
+        // Only recursion finds out which directories have become empty.
+        if rsync_options::prunes_directories(request.options) {
+            return true;
+        }
         // A call that one of the rsyncs has refused is not repeated, regardless of `list`.
         if request.list == ListMode::Filter || !self.files_from || deletes && !self.missing {
             return true;

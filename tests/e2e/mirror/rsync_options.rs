@@ -12,22 +12,25 @@ use crate::support::dir::Dir;
 /// rsync takes a directory for an empty one if the list has no file of it.
 #[test]
 fn attributes_of_directories_with_prune_empty_dirs() {
-    let dir = Dir::new();
-    for name in ["d", "e"] {
-        dir.mkdir(name);
-        dir.write(format!("{name}/f"), "1");
+    for list in ["auto", "files-from"] {
+        let dir = Dir::new();
+        for name in ["d", "e"] {
+            dir.mkdir(name);
+            dir.write(format!("{name}/f"), "1");
+        }
+        let options = format!("archive = true, prune_empty_dirs = true, list = {list:?}");
+        let config = MIRROR.replace("archive = true", &options);
+        let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+        dir.chmod("d", 0o700);
+        dir.mkdir("empty");
+        dir.rm("e/f");
+        daemon.wait_for("the mode", |_| {
+            let mode = dir.trg("d").symlink_metadata().unwrap().mode();
+            mode & 0o777 == 0o700
+        });
+        daemon.wait_for("no empty directory", |_| !dir.trg("e").exists());
+        assert!(!dir.trg("empty").exists());
     }
-    let config = MIRROR.replace("archive = true", "archive = true, prune_empty_dirs = true");
-    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
-    dir.chmod("d", 0o700);
-    dir.mkdir("empty");
-    dir.rm("e/f");
-    daemon.wait_for("the mode", |_| {
-        let mode = dir.trg("d").symlink_metadata().unwrap().mode();
-        mode & 0o777 == 0o700
-    });
-    daemon.wait_for("no empty directory", |_| !dir.trg("e").exists());
-    assert!(!dir.trg("empty").exists());
 }
 
 /// rsync evaluates the patterns of CVS after those of a list.
