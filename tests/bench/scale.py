@@ -204,6 +204,30 @@ def starts(options, place, port, milliseconds):
                     print(f"  {name:<6} {watch:<8} {how:<16} {seconds:8.3f} s, daemon {rss / 1e6:.1f} MB", flush=True)
 
 
+def verify(options, kind):
+    """lsyncdctl verify of an equal mirror, without contents"""
+    directories = int(100_000 * options.scale)
+    with Place(kind) as place:
+        tree(place.src, directories, 10)
+        run("cp", "-a", place.src + "/.", place.trg)
+        control = place.root + "/sock"
+        lsyncdctl = os.path.join(os.path.dirname(options.lsyncd), "lsyncdctl")
+        child, port = rsync_daemon(place.root, "remote", ["trg"])
+        try:
+            for milliseconds in options.rtt or [0, 80]:
+                with relay(port, milliseconds / 1000) as near:
+                    target = f"rsync://127.0.0.1:{near}/trg/"
+                    work = type("", (), dict(root=place.root, src=place.src, trg=target))
+                    with Daemon(options.lsyncd, work, "delay = 1", settings=f'controlSocket = "{control}"') as daemon:
+                        run(lsyncdctl, "-socket", control, "status", "-wait")
+                        start = time.monotonic()
+                        run(lsyncdctl, "-socket", control, "verify")
+                        print(f"  {directories * 11} entries, {milliseconds} ms  {time.monotonic() - start:8.3f} s", flush=True)
+        finally:
+            child.terminate()
+            child.wait()
+
+
 def index(options, kind):
     """start with an index of a million directories, and the memory that it takes"""
     directories = int(1_000_000 * options.scale)
@@ -242,7 +266,7 @@ def read(path):
         return ""
 
 
-CASES = {ready: ALL, irrelevant: ["tmpfs", "ext4"], warm: ["tmpfs", "ext4"], index: ["tmpfs"]}
+CASES = {ready: ALL, irrelevant: ["tmpfs", "ext4"], warm: ["tmpfs", "ext4"], verify: ["tmpfs"], index: ["tmpfs"]}
 
 
 def main():
