@@ -5,9 +5,13 @@
 //! transfer finds in it, and that is deleted before the watch is set, causes no event, and the
 //! target would keep it. The Create of a directory that may have appeared during such a transfer is
 //! therefore extended to a comparison of its contents.
+//!
+//! A program that writes a file and then sets its time to that of the target's file may do so after
+//! the daemon has examined the file, and before rsync does. rsync takes the file for unchanged then.
+//! A change of attributes during the transfer of a file is therefore one of its contents.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 use super::super::Sync;
@@ -15,7 +19,8 @@ use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{EventMark, Watcher};
 
-/// The maximum number of recorded directories. With more, the whole source counts as compared.
+/// The maximum number of recorded directories, and of files. With more, the whole source counts as
+/// compared, or as written.
 const MAX_PATHS: usize = 10_000;
 
 /// The in-flight comparisons of the syncs that share a journal.
@@ -30,6 +35,10 @@ struct InFlightScan {
     /// The directories being compared, each with all below it.
     trees: BTreeSet<Vec<u8>>,
     everywhere: bool,
+    /// The files whose contents are sent.
+    written: HashSet<Vec<u8>>,
+    /// There are more of them.
+    written_anywhere: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +66,19 @@ impl InFlightScan {
         }
     }
 
+    fn add_written(&mut self, path: Vec<u8>) {
+        if self.written.len() < MAX_PATHS {
+            self.written.insert(path);
+        } else {
+            self.written_anywhere = true
+        }
+    }
+
+    /// Returns true if the contents of this file are sent.
+    fn writes(&self, path: &[u8]) -> bool {
+        self.written_anywhere || self.written.contains(path)
+    }
+
     /// Returns true if this directory is compared, or one around it.
     fn include(&self, path: &[u8]) -> bool {
         let mut directories = paths::directories(path).skip(1);
@@ -77,8 +99,13 @@ impl Sync {
             let etype = delay.etype();
             if etype.is_special() {
                 scan.everywhere = true;
-            } else if matches!(etype, Etype::Delete | Etype::Move) {
-                let (path, to) = delay.paths();
+                continue;
+            }
+            let (path, to) = delay.paths();
+            if !delay.is_directory() && etype != Etype::Attrib {
+                scan.add_written(to.clone().unwrap_or_else(|| path.clone()));
+            }
+            if matches!(etype, Etype::Delete | Etype::Move) {
                 [Some(path), to].into_iter().flatten().for_each(|mut path| {
                     paths::push_slash(&mut path);
                     scan.add(path);
@@ -141,7 +168,7 @@ impl Sync {
     }
 
     /// Returns the event type to queue. The Delete of an existing directory represents a comparison
-    /// of its contents.
+    /// of its contents; an Attrib of a file that is being sent may hide a Modify.
     pub(in crate::sync) fn in_flight_etype(&self, etype: Etype, path: &[u8]) -> Etype {
         let scan = self.in_flight.0.borrow();
         let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
@@ -154,6 +181,13 @@ impl Sync {
                     && self.queue.policy() == Policy::Coalesce =>
             {
                 Etype::Delete
+            }
+            Etype::Attrib
+                if !matches!(scan.state, InFlightState::Not(_))
+                    && scan.writes(path)
+                    && self.queue.policy() == Policy::Coalesce =>
+            {
+                Etype::Modify
             }
             other => other,
         }
@@ -202,6 +236,28 @@ mod tests {
         assert_eq!(queued_etype(Coalesce, Delete, b"/d/e/", b"/src/d/"), Create);
         assert_eq!(queued_etype(Coalesce, Delete, b"/d/", b"/src/d/f"), Create);
         assert_eq!(queued_etype(PerEvent, Delete, b"/d/", b"/src/d/"), Create);
+    }
+
+    #[test]
+    fn new_attributes_of_a_file_that_is_being_sent_count_as_contents() {
+        use Etype::{Attrib, Create, Modify};
+        let queued = |count: usize, etype, path: &[u8]| {
+            let mut sync = sync_with(Policy::Coalesce);
+            for n in 0..count {
+                sync.queue.push(etype, format!("/{n}").as_bytes(), None, 0);
+            }
+            let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+            sync.begin(&ids);
+            sync.child_started();
+            sync.note_transfers();
+            sync.in_flight_etype(Attrib, path)
+        };
+        assert_eq!(queued(1, Modify, b"/0"), Modify);
+        assert_eq!(queued(1, Create, b"/0"), Modify);
+        assert_eq!(queued(1, Attrib, b"/0"), Attrib);
+        assert_eq!(queued(1, Modify, b"/1"), Attrib);
+        assert_eq!(queued(MAX_PATHS, Modify, b"/other"), Attrib);
+        assert_eq!(queued(MAX_PATHS + 1, Modify, b"/other"), Modify);
     }
 
     #[test]

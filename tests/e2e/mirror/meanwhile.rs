@@ -1,12 +1,14 @@
 //! Files that are replaced after rsync has got its list and before it reads them.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use crate::support::daemon::Daemon;
-use crate::support::dir::{Dir, skip};
+use crate::support::dir::{Dir, poll, skip};
 use crate::support::fake::{Fake, HELD};
 
 /// The list contains the deletion of the directory; rsync finds another directory, and sends it
@@ -49,4 +51,50 @@ fn pipe_in_place_of_a_file_that_is_about_to_be_sent() {
     fs::rename(dir.path("pipe"), dir.src("b")).unwrap();
     daemon.wait_equal();
     daemon.wait_log("waits for a named pipe");
+}
+
+/// The daemon sees the time of the write, and rsync that of the file on the target, which it takes
+/// for unchanged.
+#[test]
+fn file_whose_old_time_is_set_again_while_its_transfer_begins() {
+    let time = Timespec {
+        tv_sec: 1_500_000_000,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    // By the path: the end of a write would be another change.
+    let dated = |dir: &Dir| utimensat(CWD, dir.src("f"), &times, AtFlags::empty()).unwrap();
+    // rsync looks at files after the other side has answered.
+    let ssh = r#"[ ! -e "@DIR@/hold" ] || { touch "@DIR@/waits"; while [ -e "@DIR@/hold" ]; do sleep 0.01; done; }
+shift; exec sh -c "$*"
+"#;
+    for list in ["files-from", "filter"] {
+        let dir = Dir::new();
+        let ssh = dir.script("ssh", ssh);
+        dir.write("f", "old");
+        dated(&dir);
+        let config = format!(
+            "settings{{ controlSocket = '@DIR@/sock' }}
+             sync{{ default.rsync, source = '@SRC@', target = 'h:@TRG@', delay = 0,
+                    rsync = {{ archive = true, list = '{list}', rsh = '{}' }} }}",
+            ssh.display()
+        );
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.settle();
+        // Times of the second of the last transfer prove nothing to the daemon.
+        let settled = SystemTime::now();
+        assert!(poll(
+            || settled.elapsed().unwrap_or_default() > Duration::from_millis(1100)
+        ));
+        dir.put("hold", "");
+        dir.write("f", "new");
+        daemon.wait_for("the transfer begins", |_| dir.path("waits").exists());
+        dated(&dir);
+        fs::remove_file(dir.path("hold")).unwrap();
+        daemon.settle();
+        assert_eq!(dir.text("trg/f"), "new", "{list}\n{}", daemon.log());
+    }
 }
