@@ -26,6 +26,9 @@ impl Sync {
     /// [`Sync::repeat_deletions`] repeats the comparison later.
     pub fn protected_patterns(&mut self) -> Option<Vec<Vec<u8>>> {
         let patterns = self.patterns();
+        self.protects = patterns
+            .as_ref()
+            .is_none_or(|patterns| !patterns.is_empty());
         self.owes_deletions |= patterns.is_none() && self.config.delete != Delete::Never;
         patterns
     }

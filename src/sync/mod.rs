@@ -125,6 +125,9 @@ pub struct Sync {
     running: usize,
     /// The end of the last transfer; before the first one, the creation of the sync.
     last_transfer: SystemTime,
+    /// The last list protected paths on the target that the staged tree lacks, or nothing was deleted
+    /// because of them.
+    protects: bool,
     /// The list strategy for batches, as far as the abilities of both rsyncs are known.
     list_strategy: ListStrategy,
     /// Additional environment variables of its transfers.
@@ -188,6 +191,7 @@ impl Sync {
             journal_group: None,
             running: 0,
             last_transfer: SystemTime::now(),
+            protects: false,
             list_strategy: ListStrategy::default(),
             environment: Vec::new(),
             crontab: Crontab::new(crate::sys::utc_offset),

@@ -96,8 +96,8 @@ fn wait_synced(daemon: &mut Running<'_>, dir: &Dir) {
 
 /// Returns the stored time up to which the target is current.
 fn state(dir: &Dir) -> Option<SystemTime> {
-    let sync = fs::read_dir(dir.path("state")).ok()?.next()?.ok()?.path();
-    let text = fs::read_to_string(sync.join("alive")).ok()?;
+    let mut entries = fs::read_dir(dir.path("state")).ok()?.flatten();
+    let text = entries.find_map(|entry| fs::read_to_string(entry.path().join("alive")).ok())?;
     let (seconds, nanos) = text.trim().split_once('.')?;
     let since = Duration::new(seconds.parse().ok()?, nanos.parse().ok()?);
     Some(SystemTime::UNIX_EPOCH + since)

@@ -57,7 +57,7 @@ grep '^ok: ' "$WORK/m/$box/output" || true
 echo "== the spec file"
 step "rpm" apt install --no-install-recommends rpm
 # The packages of Debian do not count for rpm.
-step "rpmbuild -ba" builder 'rpmbuild -ba --nodeps --define "_topdir $HOME/rpm" --define "_sourcedir $HOME" lsyncd.spec'
+step "rpmbuild -ba" builder 'cd && rpmbuild -ba --nodeps --define "_topdir $HOME/rpm" --define "_sourcedir $HOME" lsyncd.spec'
 rpm=$(echo "$build"/rpm/RPMS/x86_64/lsyncd-*.rpm)
 is "it makes a package" [ -e "$rpm" ]
 is "and a source package" [ -e "$(echo "$build"/rpm/SRPMS/lsyncd-*.src.rpm)" ]

@@ -169,7 +169,10 @@ impl Sync {
             MAX_OBSTRUCTED_WITHOUT_RULES
         };
         let failed_paths = &self.retry.failed_paths;
+        // Protected by rules that end with the reason of a missing path.
+        let is_temporary = self.protects;
         let is_kept = |path: &&Vec<u8>| match is_whole {
+            _ if is_temporary => false,
             // The retry of a path would delete the directory, unless it has been tried.
             true => !deletes || self.left_out.contains(LeftOutReason::Obstructed, path),
             false => failed_paths.failures_of(path) >= max_failures,

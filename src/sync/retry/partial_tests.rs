@@ -280,3 +280,23 @@ fn the_contents_of_new_directories_that_cannot_be_read_are_missing() {
         assert_eq!(sync.unreadable_directories(&ids), names(expected));
     }
 }
+
+/// What is protected until a scanner has approved it may be deleted later.
+#[test]
+fn an_obstructed_path_is_left_out_unless_it_is_protected_for_a_while() {
+    for protects in [false, true] {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.protects = protects;
+        modify(&mut sync, &["/d"]);
+        for failures in 0..2 * MAX_OBSTRUCTED_WITHOUT_RULES {
+            let now = Time::from(failures) * 1000 * SECOND;
+            sync.next(now);
+            let ids = begin(&mut sync);
+            let obstructed = BTreeSet::from([b"/d".to_vec()]);
+            let failed = FailedEntries::Paths(names(&[("/d", Etype::Modify)]), obstructed);
+            sync.partly_failed(&ids, failed, now);
+        }
+        let left_out = sync.left_out.contains(LeftOutReason::Obstructed, b"/d");
+        assert_eq!(left_out, !protects);
+    }
+}
