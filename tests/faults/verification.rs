@@ -160,7 +160,6 @@ fn a_change_stored_at_a_stop_is_sent_after_a_kill() {
         prepare(&dir);
         let config = config(kind, LOCAL, "");
         let mut daemon = start(&dir, &config);
-        wait_synced(&mut daemon, &dir);
         change_unseen(&dir);
         daemon.terminate();
         let mut daemon = Daemon::new(&dir, &config).start();
