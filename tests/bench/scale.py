@@ -219,6 +219,7 @@ def verify(options, kind):
                     target = f"rsync://127.0.0.1:{near}/trg/"
                     work = type("", (), dict(root=place.root, src=place.src, trg=target))
                     with Daemon(options.lsyncd, work, "delay = 1", settings=f'controlSocket = "{control}"') as daemon:
+                        wait(lambda: os.path.exists(control), 0.01)
                         run(lsyncdctl, "-socket", control, "status", "-wait")
                         start = time.monotonic()
                         run(lsyncdctl, "-socket", control, "verify")
