@@ -1,7 +1,8 @@
 //! The format of a ring: records of a batch, or of a part of a large one.
 //!
 //! A record consists of the mark [`MARK`], the length of its body (four bytes), the CRC-32 (that of
-//! gzip) of the body (four bytes), and the body: number of the first entry, summary of the batch, entries.
+//! gzip) of the body (four bytes), and the body: number of the first entry, summary of the batch,
+//! entries.
 //! Integers are little-endian; texts have their length in front. The reader skips bytes that are
 //! not a valid record, so that an incomplete or damaged record does not affect others.
 

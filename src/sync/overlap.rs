@@ -135,8 +135,8 @@ impl Sync {
         if ended.iter().any(|ended| ended.lost_events) {
             self.compare_once(now);
         }
-        // The next full comparison includes what the last one may have undone. With `hard_links`, a
-        // transfer in the meantime would call for another one each time.
+        // The next full comparison repairs what the last one may have undone. With `hard_links`,
+        // each transfer in between would cause another full comparison.
         let compares_again = self.queue.specials().next().is_some();
         let ended = ended.into_iter();
         let ended = ended.filter(|ended| !(ended.is_full && compares_again));

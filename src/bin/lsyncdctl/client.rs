@@ -59,8 +59,8 @@ impl Client {
         }
         Err(ClientError::NoDaemon(format!(
             "no daemon answers: {}. Check that it runs, and as this user (systemctl status lsyncd); \
-             its log shows if it has no socket. Another socket (settings {{ controlSocket }}) is selected by -socket PATH \
-             or LSYNCD_SOCKET; sudo ss -xlp | grep lsyncd lists sockets",
+             its log shows if it has no socket. Another socket (settings {{ controlSocket }}) is \
+             selected by -socket PATH or LSYNCD_SOCKET; sudo ss -xlp | grep lsyncd lists sockets",
             problems.join("; ")
         )))
     }

@@ -169,7 +169,7 @@ impl Sync {
             MAX_OBSTRUCTED_WITHOUT_RULES
         };
         let failed_paths = &self.retry.failed_paths;
-        // Protected by rules that end with the reason of a missing path.
+        // The rules of the check gate and of missing mounts protect a directory for a while only.
         let is_temporary = self.protects;
         let is_kept = |path: &&Vec<u8>| match is_whole {
             _ if is_temporary => false,
