@@ -50,13 +50,13 @@ impl<'k> DirectoryDigest<'k> {
     }
 
     /// Returns the digest, with the state of the directory itself.
-    pub fn finish(&mut self, path: &[u8], stat: &Stat) -> u128 {
+    pub fn finish(&mut self, path: &[u8], stat: &Stat) -> u64 {
         self.begin(path, FileType::Directory.as_raw_mode());
         self.put(stat);
         let (sum, count) = (self.sum.to_le_bytes(), self.count.to_le_bytes());
         self.buffer.extend_from_slice(&sum);
         self.buffer.extend_from_slice(&count);
-        self.key.hash(&self.buffer)
+        self.key.hash(&self.buffer) as u64
     }
 
     /// Returns true if a change from now on may get a timestamp that is in the digest.
@@ -121,7 +121,7 @@ mod tests {
         stat
     }
 
-    fn digest(key: &HashKey, entries: &[(&str, Option<Stat>)]) -> (u128, bool) {
+    fn digest(key: &HashKey, entries: &[(&str, Option<Stat>)]) -> (u64, bool) {
         let mut digest = DirectoryDigest::new(key, (100, 0));
         for (name, stat) in entries {
             match stat {

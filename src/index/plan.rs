@@ -149,6 +149,7 @@ impl DirectoryJudge<'_> {
 }
 
 /// The digests of directories.
+#[derive(Default)]
 pub struct Digests {
     /// The rows, sorted. The digest of a racy directory is unknown.
     pub rows: Vec<Row>,
@@ -162,18 +163,14 @@ pub struct Digests {
 ///
 /// Digests of this source prove nothing, or it cannot be read: a text for the log.
 pub fn digests(walk: &IndexWalk<'_>, roots: Vec<(Vec<u8>, bool)>) -> Result<Digests, String> {
-    let visitors = walk.run(roots, || Digests {
-        rows: Vec::new(),
-        racy: Vec::new(),
-    })?;
-    let mut all = Digests {
-        rows: Vec::new(),
-        racy: Vec::new(),
-    };
-    for digests in visitors {
+    let visitors = walk.run(roots, Digests::default)?;
+    // The rows of each thread are freed before those of the next are added.
+    let all = visitors.into_iter().reduce(|mut all, digests| {
         all.rows.extend(digests.rows);
         all.racy.extend(digests.racy);
-    }
+        all
+    });
+    let mut all = all.unwrap_or_default();
     rows::sort(&mut all.rows);
     Ok(all)
 }

@@ -3,7 +3,7 @@
 use hashbrown::HashSet;
 
 /// The digest of a directory whose state on the target is unknown. Its row leads to those below.
-pub const UNKNOWN: u128 = 0;
+pub const UNKNOWN: u64 = 0;
 
 /// One directory: the hashes of its path and its parent's, and its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,8 +12,8 @@ pub struct Row {
     pub path: u64,
     /// The hash of the parent's path; that of the root is its own.
     pub parent: u64,
-    /// The digest.
-    pub digest: u128,
+    /// The digest: 64 bits of a keyed hash.
+    pub digest: u64,
 }
 
 /// Sorts rows by path. Paths with the same hash keep both rows: the digest contains the path.
@@ -23,7 +23,7 @@ pub fn sort(rows: &mut Vec<Row>) {
 }
 
 /// Returns the position of a row in sorted rows.
-pub fn find(rows: &[Row], path: u64, digest: u128) -> Option<usize> {
+pub fn find(rows: &[Row], path: u64, digest: u64) -> Option<usize> {
     if digest == UNKNOWN {
         return None;
     }
@@ -96,7 +96,7 @@ mod tests {
         Row {
             path,
             parent,
-            digest: u128::from(path),
+            digest: path,
         }
     }
 

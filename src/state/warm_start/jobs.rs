@@ -167,8 +167,12 @@ pub fn read(
         let [directories, trees] = changed.hashes(&key);
         rows::forget(&mut index.rows, &directories, &trees);
     }
-    index.rows.extend(digests.rows);
-    rows::sort(&mut index.rows);
+    if index.rows.is_empty() {
+        index.rows = digests.rows;
+    } else {
+        index.rows.extend(digests.rows);
+        rows::sort(&mut index.rows);
+    }
     let racy = digests.racy;
     Ok(ReadIndex { index, racy })
 }
