@@ -147,11 +147,17 @@ impl FailedPaths {
         Duration::from_micros(due - now)
     }
 
-    /// Removes all paths, because a full comparison follows.
-    pub fn clear_names(&mut self) {
-        self.paths.clear();
-        self.steps.clear();
-        self.tried.clear();
+    /// Removes the other paths, because a full comparison follows.
+    pub fn retain_names(&mut self, is_kept: impl Fn(&[u8]) -> bool) {
+        let steps = &mut self.steps;
+        self.paths.retain(|path, failed| {
+            let stays = is_kept(path);
+            if !stays {
+                leave(steps, failed.step);
+            }
+            stays
+        });
+        self.tried.retain(|path, _| is_kept(path));
     }
 
     /// Handles a full comparison without failures.
@@ -168,16 +174,7 @@ impl FailedPaths {
         if self.paths.get(path).is_some_and(covered)
             && let Some(failed) = self.paths.remove(path)
         {
-            self.leave(failed.step);
-        }
-    }
-
-    fn leave(&mut self, step: u32) {
-        if let Some(known) = self.steps.get_mut(&step) {
-            known.count -= 1;
-            if known.count == 0 {
-                self.steps.remove(&step);
-            }
+            leave(&mut self.steps, failed.step);
         }
     }
 
@@ -295,6 +292,16 @@ impl FailedPaths {
         self.steps.retain(|step, _| !due.contains(step));
         paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
         DueRetries { paths, everything }
+    }
+}
+
+/// Removes one path from a step.
+fn leave(steps: &mut BTreeMap<u32, RetryStep>, step: u32) {
+    if let Some(known) = steps.get_mut(&step) {
+        known.count -= 1;
+        if known.count == 0 {
+            steps.remove(&step);
+        }
     }
 }
 

@@ -230,7 +230,12 @@ impl Sync {
         let wait = self.retry.failed_paths.add(paths, now);
         let bound = self.queue_limit.bound();
         if self.retry.failed_paths.len() > bound && self.compares_everything() {
-            self.retry.failed_paths.clear_names();
+            // The comparison takes files of equal size and second for equal. Those that have
+            // changed are searched for; the others that have to be compared by content stay.
+            self.verify.suspect();
+            let verify = &self.verify;
+            let failed_paths = &mut self.retry.failed_paths;
+            failed_paths.retain_names(|path| verify.is_by_content(path));
             return self.retry_everything(now);
         }
         RetryPlan::Paths(self.retry.failed_paths.len(), wait)

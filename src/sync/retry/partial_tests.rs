@@ -300,3 +300,25 @@ fn an_obstructed_path_is_left_out_unless_it_is_protected_for_a_while() {
         assert_eq!(left_out, !protects);
     }
 }
+
+/// A full comparison takes files of equal size and second for equal.
+#[test]
+fn beyond_the_limit_changes_that_rsync_may_take_for_none_are_searched_for() {
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.queue_limit = crate::sync::QueueLimit::new(2);
+    sync.has_full = true;
+    modify(&mut sync, &["/a", "/b", "/c"]);
+    sync.verify_mut().add(b"/b");
+    let ids = begin(&mut sync);
+    let all = ["/a", "/b"].map(|path| (path, Etype::Modify));
+    let plan = sync.partly_failed(&ids, FailedEntries::Paths(names(&all), BTreeSet::new()), 0);
+    assert!(matches!(plan, RetryPlan::Paths(2, _)));
+    assert!(sync.verify().is_done());
+    modify(&mut sync, &["/c"]);
+    let ids = begin(&mut sync);
+    let plan = sync.partly_failed(&ids, failure("/c"), 0);
+    assert!(matches!(plan, RetryPlan::Everything(_)));
+    assert!(!sync.verify().is_done());
+    // The search does not find what somebody else has changed on the target.
+    assert_eq!(failed_names(&sync), ["/b"]);
+}
