@@ -96,6 +96,40 @@ fn unchanged_syncs_are_not_affected() {
     assert_eq!(daemon.terminate(), Some(143));
 }
 
+/// The watcher must not take directories that were excluded for excluded any longer.
+#[test]
+fn directories_that_a_reload_no_longer_excludes_are_watched() {
+    for watch in ["inotify", "fanotify"] {
+        let dir = Dir::new();
+        dir.mkdir("d/e/g");
+        let config = |keys: &str| {
+            format!(
+                r#"settings{{ watch = "{watch}", insist = true, controlSocket = "@DIR@/sock" }}
+                sync{{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0, {keys}
+                       rsync = {{ archive = true }} }}"#
+            )
+        };
+        let excluding = config(r#"exclude = { "/d" },"#);
+        let mut daemon = Daemon::new(&dir, &excluding).start_and_settle();
+        // Events of these directories are read, and found to be of no concern.
+        for name in ["d/f", "d/e/f", "d/e/g/f", "f"] {
+            dir.write(name, "1");
+        }
+        daemon.settle();
+        assert!(dir.trg("f").exists() && !dir.trg("d").exists());
+        configure(&dir, &config(""));
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_equal();
+        daemon.settle();
+        for name in ["d/f", "d/e/f", "d/e/g/f"] {
+            dir.rm(name);
+            dir.write([name, " new"].concat(), "22");
+        }
+        daemon.settle();
+        daemon.wait_equal();
+    }
+}
+
 #[test]
 fn several_reloads_in_a_row_lose_nothing() {
     let dir = Dir::new();

@@ -64,6 +64,7 @@ impl FanotifyBackend {
     /// Sets the directories to be watched.
     pub(super) fn set_scopes(&mut self, scopes: Vec<Scope>) {
         self.scopes = Scopes::new(scopes);
+        self.known.filters_changed();
         let before = std::mem::take(&mut self.roots.list);
         // A loss that has not been reported has another number now; it is found again.
         let reported = |root: &&ScopeRoot| {
