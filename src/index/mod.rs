@@ -12,6 +12,7 @@
 //! * `rows`: the rows that stay when directories have changed;
 //! * `changed`: the directories that have changed since the index was made;
 //! * `walk`: reads a source on several threads;
+//! * `walk_tests`: its tests;
 //! * `plan`: the directories that a start compares.
 //!
 //! The room may call `batch`, `filter`, `local`, `log` and `paths`. It knows neither syncs nor

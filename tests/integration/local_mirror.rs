@@ -1,23 +1,20 @@
 //! The worker of default.direct on two directories, without a daemon: attributes, links, holes and
 //! filters, and random trees.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::copy_job::copy_job;
-use crate::support::dir::skip;
+use crate::local_trees::{gone, tree};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
 use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
-use proptest::prelude::*;
 
-struct Pair {
+pub struct Pair {
     guard: tempfile::TempDir,
     memory: Memory,
     filter: Filter,
@@ -26,7 +23,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    pub fn new() -> Pair {
         let guard = tempfile::tempdir().unwrap();
         for name in ["s", "t"] {
             fs::create_dir(guard.path().join(name)).unwrap();
@@ -41,7 +38,7 @@ impl Pair {
     }
 
     /// Returns the counted and the real number of deletions.
-    fn deletions(&mut self, task: &CopyTask) -> (u64, u64) {
+    pub fn deletions(&mut self, task: &CopyTask) -> (u64, u64) {
         let before = tree(&self.target(""));
         self.limit = Some(MaxDelete::Count(0));
         let refused = self.run(task.clone());
@@ -57,15 +54,15 @@ impl Pair {
         (deleted, gone(&before, &tree(&self.target(""))))
     }
 
-    fn source(&self, path: &str) -> PathBuf {
+    pub fn source(&self, path: &str) -> PathBuf {
         self.guard.path().join("s").join(path)
     }
 
-    fn target(&self, path: &str) -> PathBuf {
+    pub fn target(&self, path: &str) -> PathBuf {
         self.guard.path().join("t").join(path)
     }
 
-    fn run(&mut self, task: CopyTask) -> CopyReport {
+    pub fn run(&mut self, task: CopyTask) -> CopyReport {
         let job = CopyJob {
             delete: self.delete,
             filter: Arc::new(RwLock::new(self.filter.clone())),
@@ -75,17 +72,17 @@ impl Pair {
         carry_out(&job, &mut self.memory)
     }
 
-    fn compare(&mut self) {
+    pub fn compare(&mut self) {
         let report = self.run(CopyTask::Everything);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
     }
 
-    fn event(&mut self, change: Change, path: &str) -> CopyReport {
+    pub fn event(&mut self, change: Change, path: &str) -> CopyReport {
         self.run(CopyTask::Events(vec![item(change, path, None)]))
     }
 }
 
-fn item(change: Change, path: &str, to: Option<&str>) -> CopyItem {
+pub fn item(change: Change, path: &str, to: Option<&str>) -> CopyItem {
     CopyItem {
         change,
         path: path.into(),
@@ -93,7 +90,7 @@ fn item(change: Change, path: &str, to: Option<&str>) -> CopyItem {
     }
 }
 
-fn data(path: PathBuf) -> fs::Metadata {
+pub fn data(path: PathBuf) -> fs::Metadata {
     fs::symlink_metadata(path).unwrap()
 }
 
@@ -115,90 +112,6 @@ fn a_target_file_with_hard_links_outside_is_not_changed_in_place() {
         }
         assert_eq!(data(pair.target("f")).mode() & 0o7777, 0o4777);
         assert_eq!(data(snapshot).mode(), before);
-    }
-}
-
-#[test]
-fn attributes_are_copied() {
-    let mut pair = Pair::new();
-    fs::write(pair.source("f"), "text").unwrap();
-    fs::create_dir(pair.source("d")).unwrap();
-    fs::write(pair.source("d/below"), "text").unwrap();
-    symlink("f", pair.source("l")).unwrap();
-    fs::set_permissions(pair.source("f"), PermissionsExt::from_mode(0o4751)).unwrap();
-    fs::set_permissions(pair.source("d"), PermissionsExt::from_mode(0o2750)).unwrap();
-    let past = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
-    File::open(pair.source("f"))
-        .unwrap()
-        .set_modified(past)
-        .unwrap();
-    File::open(pair.source("d"))
-        .unwrap()
-        .set_modified(past)
-        .unwrap();
-    pair.compare();
-    for name in ["f", "d", "l"] {
-        let [source, target] = [pair.source(name), pair.target(name)].map(data);
-        assert_eq!(source.mode(), target.mode(), "{name}");
-        assert_eq!(
-            source.modified().unwrap(),
-            target.modified().unwrap(),
-            "{name}"
-        );
-        assert_eq!(source.uid(), target.uid(), "{name}");
-    }
-}
-
-#[test]
-fn extended_attributes_are_copied() {
-    let mut pair = Pair::new();
-    fs::write(pair.source("f"), "text").unwrap();
-    let flags = rustix::fs::XattrFlags::empty();
-    if rustix::fs::setxattr(pair.source("f"), "user.colour", b"red", flags).is_err() {
-        println!("skipped: no extended attributes here");
-        return;
-    }
-    pair.compare();
-    let mut value = [0; 16];
-    let length = rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).unwrap();
-    assert_eq!(&value[..length], b"red");
-    rustix::fs::removexattr(pair.source("f"), "user.colour").unwrap();
-    pair.event(Change::Attrib, "/f");
-    assert!(rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).is_err());
-}
-
-/// Such a change affects neither size, time nor mode.
-#[test]
-fn a_comparison_finds_changed_extended_attributes() {
-    let mut pair = Pair::new();
-    fs::create_dir(pair.source("d")).unwrap();
-    fs::write(pair.source("d/f"), "text").unwrap();
-    let set = |path: &Path, value: &[u8]| {
-        rustix::fs::setxattr(path, "user.seen", value, rustix::fs::XattrFlags::empty())
-    };
-    if set(&pair.source("d/f"), b"1").is_err() {
-        return skip("the file system has no extended attributes");
-    }
-    pair.compare();
-    let get = |path: PathBuf| {
-        let mut buffer = vec![0; 16];
-        let length = rustix::fs::getxattr(&path, "user.seen", &mut buffer[..]).unwrap();
-        buffer.truncate(length);
-        buffer
-    };
-    for (value, everything) in [(&b"2"[..], true), (b"3", false)] {
-        set(&pair.source("d/f"), value).unwrap();
-        if everything {
-            pair.compare();
-        } else {
-            // A Delete of an existing directory compares the tree.
-            pair.run(CopyTask::Events(vec![
-                item(Change::Delete, "/d/", None),
-                item(Change::Create, "/d/", None),
-                item(Change::Attrib, "/d/f", None),
-            ]));
-        }
-        assert_eq!(get(pair.target("d/f")), value);
     }
 }
 
@@ -509,102 +422,4 @@ fn names_that_were_exchanged_are_exchanged() {
     pair.run(CopyTask::Events(moves.to_vec()));
     assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
     assert_eq!(fs::read(pair.target("b")).unwrap(), b"1");
-}
-
-type Tree = BTreeMap<PathBuf, (char, u32, Vec<u8>)>;
-
-/// Returns type, mode and contents of each path of a tree.
-fn tree(root: &Path) -> Tree {
-    let mut found = BTreeMap::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let data = fs::symlink_metadata(&path).unwrap();
-            let mode = data.mode() & 0o7777;
-            let node = if data.is_dir() {
-                open.push(path.clone());
-                ('d', mode, Vec::new())
-            } else if data.is_symlink() {
-                let to = fs::read_link(&path).unwrap();
-                ('l', 0, to.as_os_str().as_bytes().to_vec())
-            } else {
-                ('-', mode, fs::read(&path).unwrap())
-            };
-            found.insert(path.strip_prefix(root).unwrap().to_owned(), node);
-        }
-    }
-    found
-}
-
-/// Returns the number of entries that are gone or are no directories any more.
-fn gone(before: &Tree, after: &Tree) -> u64 {
-    let gone = before.iter().filter(|(path, node)| match after.get(*path) {
-        None => true,
-        Some(now) => node.0 == 'd' && now.0 != 'd',
-    });
-    gone.count() as u64
-}
-
-/// Replaces `path` below a tree by a file of each type.
-fn init(root: &Path, path: &str, kind: u8) {
-    let mut at = root.to_owned();
-    let names: Vec<_> = path.split('/').collect();
-    for name in &names[..names.len() - 1] {
-        at.push(name);
-        if !fs::symlink_metadata(&at).is_ok_and(|data| data.is_dir()) {
-            let _ = fs::remove_file(&at);
-            fs::create_dir(&at).unwrap();
-        }
-    }
-    at.push(names[names.len() - 1]);
-    let _ = fs::remove_dir_all(&at);
-    let _ = fs::remove_file(&at);
-    match kind % 4 {
-        0 => fs::create_dir(&at).unwrap(),
-        1 => symlink("a", &at).unwrap(),
-        _ => fs::write(&at, vec![kind; usize::from(kind)]).unwrap(),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn a_comparison_makes_any_target_equal(
-        source in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
-        target in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
-    ) {
-        let mut pair = Pair::new();
-        for (path, kind) in &source {
-            init(&pair.source(""), path, *kind);
-        }
-        for (path, kind) in &target {
-            init(&pair.target(""), path, *kind);
-        }
-        let (told, gone) = pair.deletions(&CopyTask::Everything);
-        prop_assert_eq!(told, gone);
-        let first = tree(&pair.target(""));
-        prop_assert_eq!(tree(&pair.source("")), first);
-    }
-
-    #[test]
-    fn deletes_of_all_replaced_directories_make_trees_equal(
-        before in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
-        after in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
-    ) {
-        let mut pair = Pair::new();
-        for (path, kind) in &before {
-            init(&pair.source(""), path, *kind);
-        }
-        pair.compare();
-        let mut items = Vec::new();
-        for (path, kind) in &after {
-            init(&pair.source(""), path, *kind);
-            items.push(item(Change::Delete, &format!("/{path}"), None));
-        }
-        let (told, gone) = pair.deletions(&CopyTask::Events(items));
-        prop_assert_eq!(told, gone);
-        prop_assert_eq!(tree(&pair.source("")), tree(&pair.target("")));
-    }
 }

@@ -2,9 +2,9 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | local_mirror, local_deep, local_security | the worker of default.direct; `copy_job` makes its jobs |
+//! | local_mirror, local_attributes, local_trees, local_deep, local_security | the worker of default.direct; `copy_job` makes its jobs |
 //! | process_children, process_limits | child processes |
-//! | watch_live, watch_churn | the watcher; `watch_rig` has its observer |
+//! | watch_live, watch_scopes, watch_churn | the watcher; `watch_rig` has its observer |
 //! | detach_and_pid_file | detaching, and who holds the pid file |
 //! | log_output | what the log writes where |
 //! | atomic_file, safe_path | own files where other users may write |
@@ -17,9 +17,11 @@ mod support;
 mod atomic_file;
 mod copy_job;
 mod detach_and_pid_file;
+mod local_attributes;
 mod local_deep;
 mod local_mirror;
 mod local_security;
+mod local_trees;
 mod log_output;
 mod process_children;
 mod process_limits;
@@ -27,3 +29,4 @@ mod safe_path;
 mod watch_churn;
 mod watch_live;
 mod watch_rig;
+mod watch_scopes;

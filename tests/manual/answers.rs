@@ -71,7 +71,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
         "Find out why a file is not transferred",
         &[
             "e2e::control::explain",
-            "e2e::config::inspect::explain_names_the_rule",
+            "e2e::config::explain::explain_names_the_rule",
         ],
     ),
     (

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `args` | the command line |
+//! | `args_tests` | its tests |
 //! | `client` | the connection to the daemon |
 //! | `moment` | points in time on the command line |
 //! | `transfers` | prints the transfer log |

@@ -6,7 +6,10 @@
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | drop_in | what configurations of lsyncd ask for and get |
-//! | inspect | `-check` and `-explain` |
+//! | own_kinds | keys of kinds that users define |
+//! | warnings | what a configuration says in vain |
+//! | inspect | `-check` |
+//! | explain | `-explain` |
 //! | init | `-init` |
 //! | connect | `-check -connect` |
 //! | preview | `-preview` |
@@ -21,9 +24,12 @@ mod command_line;
 mod config_errors;
 mod connect;
 mod drop_in;
+mod explain;
 mod init;
 mod inspect;
 mod limits;
 mod mistakes;
 mod options;
+mod own_kinds;
 mod preview;
+mod warnings;

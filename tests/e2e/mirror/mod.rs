@@ -15,7 +15,7 @@
 //! | retry | exit codes and signals of rsync |
 //! | rsync_options | options of rsync that have another effect on lists |
 //! | followed | links that rsync follows |
-//! | ssh | over a real sshd on the loopback interface |
+//! | ssh, ssh_reuse | over a real sshd on the loopback interface |
 
 mod backup;
 mod changes;
@@ -30,4 +30,5 @@ mod retry;
 mod rsync_options;
 mod sending;
 pub mod ssh;
+mod ssh_reuse;
 mod startup_options;
