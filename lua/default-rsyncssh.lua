@@ -34,10 +34,9 @@ function rsyncssh.action(inlet)
   end
 
   log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
-  -- With a filter, excluded files in the origin are kept, so rsync deletes the rest.
-  local remove = (config.delete == true or config.delete == "running")
-    and not native.filter_input(inlet)
-  local move = native.remote_move(config, event.path, event2.path, remove)
+  -- Otherwise the target may have kept a directory at the destination, or files in the origin.
+  local is_equal = config.delete == true and not native.filter_input(inlet)
+  local move = native.remote_move(config, event.path, event2.path, is_equal)
   native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, move)
 end
 rsyncssh.action = native.public(rsyncssh.action)

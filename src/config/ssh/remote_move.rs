@@ -3,14 +3,13 @@
 use super::quoting::{push_quoted, remote_word};
 use crate::paths;
 
-/// Returns the command that moves a path below a directory of the target.
-pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec<Vec<u8>> {
+/// Returns lsyncd's command that moves a path below a directory of the target, or removes it if that
+/// fails. A directory at the destination is entered.
+pub fn move_words(directory: &[u8], from: &[u8], to: &[u8]) -> Vec<Vec<u8>> {
     let from = remote_word(directory, from);
     let mut words = vec![b"mv".to_vec(), from.clone(), remote_word(directory, to)];
-    if remove {
-        words.extend([&b"||"[..], b"rm", b"-rf"].map(<[u8]>::to_vec));
-        words.push(from);
-    }
+    words.extend([&b"||"[..], b"rm", b"-rf"].map(<[u8]>::to_vec));
+    words.push(from);
     words
 }
 
@@ -42,7 +41,8 @@ const CHECKED_MOVE: &str = concat!(
 );
 
 /// Returns the command that moves a path below a directory of the target in which other users may
-/// change directories. If a component is a symlink, nothing is moved and the command fails.
+/// change directories, or at whose destination a directory may be. If a component is a symlink, or
+/// the destination a directory that is not empty, nothing is moved and the command fails.
 pub fn proven_move_words(directory: &[u8], from: &[u8], to: &[u8]) -> Vec<Vec<u8>> {
     let quoted = |text: &[u8]| {
         let mut word = Vec::new();

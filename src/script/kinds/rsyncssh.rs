@@ -79,15 +79,16 @@ fn rsyncssh(lua: &Lua, native: &Table) -> Result<()> {
 }
 
 /// Returns the ssh command of a move on the target; its last words are text for the login shell.
+/// `is_equal` is true if everything that the source does not have is deleted on the target.
 fn remote_move(
     lua: &Lua,
-    (config, from, to, remove): (Table, mlua::BString, mlua::BString, bool),
+    (config, from, to, is_equal): (Table, mlua::BString, mlua::BString, bool),
 ) -> Result<Vec<mlua::LuaString>> {
     let source: mlua::BString = config.get("source")?;
     let directory: mlua::BString = config.get("targetdir")?;
     let alone = |path: &[u8]| is_at_the_top(path);
-    let words = if alone(&from) && alone(&to) && is_private(&source) {
-        remote_move::move_words(&directory, &from, &to, remove)
+    let words = if is_equal && alone(&from) && alone(&to) && is_private(&source) {
+        remote_move::move_words(&directory, &from, &to)
     } else {
         remote_move::proven_move_words(&directory, &from, &to)
     };

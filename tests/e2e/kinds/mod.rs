@@ -3,9 +3,11 @@
 //! | file | what it is about |
 //! |---|---|
 //! | direct | default.direct |
+//! | kept_directories | moves of default.rsyncssh to a directory that the target has kept |
 //! | rsyncssh | default.rsyncssh |
 
 mod direct;
+mod kept_directories;
 mod rsyncssh;
 
 use std::fs::{self, File};

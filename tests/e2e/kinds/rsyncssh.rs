@@ -35,7 +35,7 @@ PATH=/usr/bin:/bin
 exec mv "$@"
 "#;
 
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
 sync{
   default.rsyncssh, source = "@DIR@/src", host = "h", targetdir = "@DIR@/trg", delay = 0.1,
   rsync = { archive = true },
@@ -43,7 +43,7 @@ sync{
 "#;
 
 /// A directory with an ssh that runs its command on this machine.
-fn site() -> Dir {
+pub(super) fn site() -> Dir {
     let dir = Dir::new();
     for name in ["remote", "home"] {
         fs::create_dir(dir.path(name)).unwrap();
@@ -385,7 +385,7 @@ fn options_with_blanks_reach_ssh_in_moves_and_transfers() {
 }
 
 /// Returns the names in a directory.
-fn names(dir: &Dir, directory: &str) -> Vec<String> {
+pub(super) fn names(dir: &Dir, directory: &str) -> Vec<String> {
     let entries = fs::read_dir(dir.path(directory)).into_iter().flatten();
     let mut names: Vec<_> = entries
         .flatten()
@@ -446,22 +446,25 @@ fn nothing_is_moved_through_a_link_at_the_target() {
     }
 }
 
-/// If no other user can place a link, the command of a move is that of lsyncd.
+/// If no other user can place a link, and the target has nothing else, the command of a move is that
+/// of lsyncd.
 #[test]
 fn moves_are_verified_where_other_users_may_write() {
-    for (mode, from, to, proven) in [
-        (0o755, "f", "g", false),
-        (0o755, "d", "e", false),
-        (0o755, "f", "d/f", true),
-        (0o755, "d/b", "b", true),
-        (0o757, "f", "g", true),
+    for (mode, from, to, keys, proven) in [
+        (0o755, "f", "g", "", false),
+        (0o755, "d", "e", "", false),
+        (0o755, "f", "d/f", "", true),
+        (0o755, "d/b", "b", "", true),
+        (0o757, "f", "g", "", true),
+        (0o755, "f", "g", "delete = \"running\", ", true),
+        (0o755, "d", "e", "exclude = \"x\", ", true),
     ] {
         let dir = site();
         dir.mkdir("d");
         dir.write("f", "1");
         dir.write("d/b", "1");
         dir.chmod("", mode);
-        let mut daemon = start(&dir, CONFIG);
+        let mut daemon = start(&dir, &CONFIG.replace("delay", &format!("{keys}delay")));
         daemon.wait_equal();
         let inode = inode_of(dir.trg(from));
         let _ = fs::remove_file(dir.path("words"));
