@@ -198,7 +198,7 @@ impl Sync {
             _ => None,
         };
         let etype = failed.unwrap_or(etype);
-        let pushed = match self.push_beyond_limit(etype, path, to, due) {
+        let pushed = match self.push_beyond_limit(etype, path, to, due, now) {
             Some(pushed) => pushed,
             None => self.queue.push(etype, path, to, due),
         };

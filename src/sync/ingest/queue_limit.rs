@@ -64,11 +64,21 @@ impl Sync {
         path: &[u8],
         to: Option<&[u8]>,
         due: Time,
+        now: Time,
     ) -> Option<Pushed> {
         if self.queue.is_empty() {
             self.queue_limit.directories.clear();
         }
-        let full = self.queue.len() + self.failed_paths().len() >= self.queue_limit.bound;
+        // The failed paths make room first; they are not the reason for a comparison at once.
+        let room = self.queue_limit.bound.checked_sub(self.queue.len() + 1);
+        if let Some(room) = room {
+            self.limit_failed_paths(room, now);
+        }
+        let failed = match self.compares_everything() {
+            true => 0,
+            false => self.failed_paths().len(),
+        };
+        let full = self.queue.len() + failed >= self.queue_limit.bound;
         if etype.is_special() || (!full && self.queue_limit.directories.is_empty()) {
             return None;
         }

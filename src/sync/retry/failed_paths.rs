@@ -138,13 +138,15 @@ impl FailedPaths {
         self.add(moved, now);
     }
 
-    /// Schedules a full comparison, because the failed paths are unknown. Returns the delay.
+    /// Schedules a full comparison, because the failed paths are unknown. Returns the delay. One
+    /// that is scheduled already keeps its time, and is not counted again.
     pub fn add_everything(&mut self, now: Time) -> Duration {
-        let wait = self.backoff.fail();
-        let due = now + micros(wait);
-        let due = self.everything.map_or(due, |known| known.min(due));
+        let due = match self.everything {
+            Some(due) => due,
+            None => now + micros(self.backoff.fail()),
+        };
         self.everything = Some(due);
-        Duration::from_micros(due - now)
+        Duration::from_micros(due.saturating_sub(now))
     }
 
     /// Removes the other paths, because a full comparison follows.

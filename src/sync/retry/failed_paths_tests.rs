@@ -163,6 +163,8 @@ fn delays_of_full_comparisons_grow() {
     for least in [1, 1, 3, 7, 14, 28, 57, 115, 230, 270, 270] {
         let wait = failed.add_everything(now);
         assert!(wait.as_secs() >= least, "{wait:?}");
+        // More failures meanwhile do not count.
+        assert!(failed.add_everything(now + 1) < wait);
         now = failed.due().unwrap();
         assert!(failed.take(now).everything);
         assert_eq!(failed.due(), None);

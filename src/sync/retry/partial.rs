@@ -111,9 +111,13 @@ impl Sync {
         if is_whole && all.any(|(path, etype)| !self.can_retry(path, *etype)) {
             return self.retry_everything(now);
         }
+        // After a full comparison, further changes and failures need room, or they would cause the
+        // next one.
+        let bound = self.queue_limit.bound();
+        let max = if is_whole { bound / 2 } else { bound };
         let plan = match failed.is_empty() {
             true => RetryPlan::Nothing,
-            false => self.retry_paths(failed, now),
+            false => self.retry_at_most(max, failed, now),
         };
         if is_whole && !self.retry.failed_paths.retries_everything() {
             // What it has not done is known by its paths.
@@ -225,20 +229,45 @@ impl Sync {
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
         now: Time,
     ) -> RetryPlan {
+        self.retry_at_most(self.queue_limit.bound(), paths, now)
+    }
+
+    fn retry_at_most(
+        &mut self,
+        max: usize,
+        paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
+        now: Time,
+    ) -> RetryPlan {
         let oldest = self.oldest_change().unwrap_or(now);
         self.retry.failed_paths.miss(oldest);
         let wait = self.retry.failed_paths.add(paths, now);
-        let bound = self.queue_limit.bound();
-        if self.retry.failed_paths.len() > bound && self.compares_everything() {
-            // The comparison takes files of equal size and second for equal. Those that have
-            // changed are searched for; the others that have to be compared by content stay.
-            self.verify.suspect();
-            let verify = &self.verify;
-            let failed_paths = &mut self.retry.failed_paths;
-            failed_paths.retain_names(|path| verify.is_by_content(path));
-            return self.retry_everything(now);
+        match self.limit_failed_paths(max, now) {
+            Some(plan) => plan,
+            None => RetryPlan::Paths(self.retry.failed_paths.len(), wait),
         }
-        RetryPlan::Paths(self.retry.failed_paths.len(), wait)
+    }
+
+    /// Schedules a full comparison in place of the failed paths if there are more than `max`. It
+    /// waits like other retries, however many changes arrive meanwhile.
+    pub(in crate::sync) fn limit_failed_paths(
+        &mut self,
+        max: usize,
+        now: Time,
+    ) -> Option<RetryPlan> {
+        if self.retry.failed_paths.len() <= max || !self.compares_everything() {
+            return None;
+        }
+        // The comparison takes files of equal size and second for equal. Those that have changed
+        // are searched for; the others that have to be compared by content stay.
+        let before = self.retry.failed_paths.len();
+        let verify = &self.verify;
+        let failed_paths = &mut self.retry.failed_paths;
+        failed_paths.retain_names(|path| verify.is_by_content(path));
+        if failed_paths.len() == before {
+            return None;
+        }
+        self.verify.suspect();
+        Some(self.retry_everything(now))
     }
 
     fn retry_everything(&mut self, now: Time) -> RetryPlan {

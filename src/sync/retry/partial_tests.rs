@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Delete;
-use crate::queue::Take;
+use crate::queue::{Delay, Take};
 use crate::sync::tests::sync_with;
 use crate::sync::{Next, WarmStart};
 use crate::watch::Event;
@@ -315,10 +315,62 @@ fn beyond_the_limit_changes_that_rsync_may_take_for_none_are_searched_for() {
     assert!(matches!(plan, RetryPlan::Paths(2, _)));
     assert!(sync.verify().is_done());
     modify(&mut sync, &["/c"]);
-    let ids = begin(&mut sync);
-    let plan = sync.partly_failed(&ids, failure("/c"), 0);
-    assert!(matches!(plan, RetryPlan::Everything(_)));
+    assert!(sync.failed_paths().retries_everything());
     assert!(!sync.verify().is_done());
     // The search does not find what somebody else has changed on the target.
     assert_eq!(failed_names(&sync), ["/b"]);
+}
+
+/// Every half second, new files change of which some always fail, for ten minutes. Returns the
+/// number of full comparisons.
+fn comparisons_at_a_limit(limit: usize, changes: usize, fail: impl Fn(usize) -> bool) -> usize {
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.has_full = true;
+    sync.queue_limit = crate::sync::QueueLimit::new(limit);
+    let (mut failing, mut comparisons) = (RetryEntries::new(), 0);
+    for n in 0..1200 * changes {
+        let now = (n / changes) as Time * SECOND / 2;
+        let path = format!("/d{}/f{n}", n % 7);
+        if fail(n) {
+            failing.insert(path.clone().into_bytes(), Etype::Modify);
+        }
+        let path = format!("/src{path}").into_bytes();
+        sync.ingest(Event::Modify { path: &path }, now);
+        while let Next::Act(id) = sync.next(now) {
+            let is_whole = sync.is_whole(id);
+            let ids = if is_whole {
+                comparisons += 1;
+                vec![id]
+            } else {
+                let kind = |delay: Delay<'_>| match delay.etype().is_special() {
+                    true => Take::Skip,
+                    false => Take::Take,
+                };
+                sync.queue.take(kind)
+            };
+            sync.queue.activate(&ids);
+            let mut failed = failing.clone();
+            if !is_whole {
+                let sent = sync.entries(&ids);
+                failed.retain(|path, _| sent.contains_key(path));
+            }
+            sync.partly_failed(&ids, FailedEntries::Paths(failed, BTreeSet::new()), now);
+        }
+    }
+    assert!(sync.failed_paths().is_failing());
+    comparisons
+}
+
+/// The waits grow from the delay of 5 s to 5 minutes, whatever else changes.
+#[test]
+fn comparisons_in_place_of_failed_paths_are_bounded_by_their_waits() {
+    for limit in [50, 51, 100] {
+        let growing = comparisons_at_a_limit(limit, 2, |_| true);
+        assert!((1..=9).contains(&growing), "{limit}: {growing}");
+        for failing in [limit / 2, limit / 2 + 1, limit - 1, limit, limit + 1] {
+            let constant = comparisons_at_a_limit(limit, 2, |n| n < failing);
+            assert!(constant <= 9, "{limit}, {failing}: {constant}");
+        }
+    }
+    assert_eq!(comparisons_at_a_limit(100, 2, |n| n < 20), 0);
 }
