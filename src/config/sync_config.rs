@@ -43,6 +43,12 @@ impl Delete {
     pub fn in_batches(self) -> bool {
         matches!(self, Delete::Always | Delete::Running)
     }
+
+    /// Returns true if files that only the target has stay, also in directories of the source, so
+    /// that a comparison of a directory in a batch would delete too much.
+    pub fn keeps_others(self) -> bool {
+        self == Delete::Running
+    }
 }
 
 /// The default of `maxDelays`.

@@ -90,7 +90,7 @@ impl Mirror<'_> {
                 there.remove(&name);
             }
         }
-        if self.orders.delete {
+        if self.orders.delete && !self.adds_only {
             for (name, kind) in there {
                 self.remove_name(path, FoundEntry { name, kind });
             }

@@ -54,6 +54,8 @@ pub struct Mirror<'a> {
     /// Directories that were compared with their contents since this job began, with their slashes.
     /// Events below them are older.
     pub(super) compared: HashSet<Vec<u8>>,
+    /// True if comparisons delete nothing, for the present event.
+    pub(super) adds_only: bool,
 }
 
 /// Carries out a job.
@@ -91,6 +93,7 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
         walked: None,
         fresh: HashSet::new(),
         compared: HashSet::new(),
+        adds_only: false,
     };
     match &orders.task {
         CopyTask::Everything => {
@@ -130,6 +133,7 @@ impl Mirror<'_> {
         let trees = deletions::trees(items);
         for tree in &trees {
             if !self.is_stopped() {
+                self.adds_only = false;
                 self.sync_path(tree, true);
             }
         }
@@ -145,6 +149,7 @@ impl Mirror<'_> {
 
     fn handle(&mut self, item: &CopyItem) {
         let path = &item.path;
+        self.adds_only = self.orders.keeps_others && item.change != Change::Delete;
         match (item.change, &item.to) {
             (_, Some(to)) => self.rename(path, to),
             _ if self.is_compared(path) => {}
@@ -207,7 +212,9 @@ impl Mirror<'_> {
             let failures = self.report.failures.len();
             let top = paths::with_slash(path);
             self.compare(&top, attributes::is_proven_copy);
-            if self.report.failures.len() == failures && !self.is_stopped() {
+            // Files that are to be deleted in it may have events of their own.
+            let is_equal = self.report.failures.len() == failures && !self.adds_only;
+            if is_equal && !self.is_stopped() {
                 self.compared.insert(top);
             }
         }

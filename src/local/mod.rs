@@ -63,6 +63,8 @@ pub struct CopyJob {
     pub target: Vec<u8>,
     /// True if files on the target that are not in the source are to be deleted.
     pub delete: bool,
+    /// True if events delete only what they name: the comparison of another directory does not.
+    pub keeps_others: bool,
     /// True if excluded files are deleted as well.
     pub delete_excluded: bool,
     /// The paths that are excluded wherever a directory is compared; events have passed it already.

@@ -22,7 +22,9 @@ impl Mirror<'_> {
         let renamed = self.try_rename(from, to).unwrap_or(false);
         if !renamed {
             self.report.split.push(from.to_vec());
+            self.adds_only = false;
             self.sync_path(from, true);
+            self.adds_only = self.orders.keeps_others;
             return self.sync_path(to, true);
         }
         for path in [from, to] {

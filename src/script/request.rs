@@ -69,6 +69,8 @@ pub struct CopyRequest {
     pub delete: bool,
     /// Excluded files are deleted as well.
     pub delete_excluded: bool,
+    /// True if events delete only what they name.
+    pub keeps_others: bool,
     /// The changes to be copied.
     pub task: CopyTask,
 }

@@ -112,7 +112,7 @@ impl Sync {
             return;
         }
         if is_directory {
-            self.note(self.etype_of_contents(), &directory, now);
+            self.push_contents(&directory, now);
         } else if self.is_at_source(path) {
             self.note(Etype::Create, path, now);
         } else {

@@ -138,6 +138,7 @@ impl LocalJobs {
             target: request.target,
             delete: request.delete,
             delete_excluded: request.delete_excluded,
+            keeps_others: request.keeps_others,
             filter: Arc::clone(&sync.filter),
             task: request.task,
             renames_applied: settled,

@@ -241,6 +241,7 @@ fn copy(c: &mut Criterion) {
             target: place("t"),
             delete: true,
             delete_excluded: false,
+            keeps_others: false,
             filter: Arc::new(RwLock::new(Filter::default())),
             task,
             renames_applied: true,

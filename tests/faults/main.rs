@@ -20,6 +20,7 @@
 //! | unsendable | files and directories that rsync cannot transfer |
 //! | permissions | directories that the daemon may not read or enter for a time |
 //! | random_failures | an rsync that fails at random, unreadable files |
+//! | only_at_target | `delete = "running"`, and files that only the target has |
 //! | obstructed | directories on the target that must not be deleted |
 //! | long_paths | paths that are too long for rsync |
 //! | restart | stopping, killing and starting again |
@@ -56,6 +57,7 @@ mod long_paths;
 mod mounts;
 mod names;
 mod obstructed;
+mod only_at_target;
 mod parallel;
 mod partial;
 mod permissions;

@@ -16,6 +16,7 @@ pub fn copy_job(source: &Path, target: &Path, task: CopyTask) -> CopyJob {
         target: bytes(target),
         delete: true,
         delete_excluded: false,
+        keeps_others: false,
         filter: Arc::new(RwLock::new(Filter::default())),
         task,
         renames_applied: false,

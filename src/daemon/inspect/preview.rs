@@ -180,6 +180,7 @@ impl Preview {
                 target: request.target,
                 delete: request.delete,
                 delete_excluded: request.delete_excluded,
+                keeps_others: request.keeps_others,
                 filter: Arc::clone(&sync.filter),
                 task: request.task,
                 renames_applied: true,

@@ -53,6 +53,7 @@ fn request(
         !sync.is_below_missing_mount(etype, path)
     });
     let delete = sync.config.delete;
+    let keeps_others = delete.keeps_others();
     let what = match &task {
         CopyTask::Everything => Some("recursive full copy".to_owned()),
         CopyTask::Directories(all) => Some(format!("copy of {} changed directories", all.len())),
@@ -77,6 +78,7 @@ fn request(
         target,
         delete,
         delete_excluded,
+        keeps_others,
         task,
     })
 }

@@ -81,8 +81,13 @@ impl InFlightScan {
 
     /// Returns true if this directory is compared, or one around it.
     fn include(&self, path: &[u8]) -> bool {
+        self.everywhere || self.include_by_name(path)
+    }
+
+    /// Returns true if an entry of a transfer compares this directory, or one around it.
+    fn include_by_name(&self, path: &[u8]) -> bool {
         let mut directories = paths::directories(path).skip(1);
-        self.everywhere || directories.any(|directory| self.trees.contains(directory))
+        directories.any(|directory| self.trees.contains(directory))
     }
 }
 
@@ -172,12 +177,17 @@ impl Sync {
     pub(in crate::sync) fn in_flight_etype(&self, etype: Etype, path: &[u8]) -> Etype {
         let scan = self.in_flight.0.borrow();
         let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
+        // Full comparisons do not delete then, and what only the target has must stay.
+        let is_compared = match self.config.delete.keeps_others() && self.journal_reader.is_none() {
+            true => scan.include_by_name(path),
+            false => scan.include(path),
+        };
         match etype {
             Etype::Create
                 if deletes
                     && path.ends_with(b"/")
                     && !matches!(scan.state, InFlightState::Not(_))
-                    && scan.include(path)
+                    && is_compared
                     && self.queue.policy() == Policy::Coalesce =>
             {
                 Etype::Delete
@@ -279,6 +289,25 @@ mod tests {
         sync.note_transfers();
         sync.ingest(Event::Create { path: b"/src/d/" }, 0);
         assert_eq!(sync.queue.iter().last().unwrap().etype(), Etype::Delete);
+    }
+
+    /// The comparison of a directory would delete what only the target has. A full comparison that
+    /// runs does not.
+    #[test]
+    fn what_only_the_target_has_is_not_compared() {
+        for (etype, done, expected) in [
+            (Etype::Init, &b""[..], Etype::Create),
+            (Etype::Delete, b"/d/", Etype::Delete),
+        ] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.delete = Delete::Running;
+            sync.queue.push(etype, done, None, 0);
+            let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+            sync.begin(&ids);
+            sync.child_started();
+            sync.note_transfers();
+            assert_eq!(sync.in_flight_etype(Etype::Create, b"/d/e/"), expected);
+        }
     }
 
     /// The comparison of a directory would delete. In a journal it is for others, too.

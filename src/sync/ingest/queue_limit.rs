@@ -2,7 +2,8 @@
 //! is compared with its contents. In place of the source itself a full comparison is queued.
 //!
 //! The limit applies to built-in behaviours, which examine the disk. User functions get each event.
-//! A sync that may not delete is exempt too, since the comparison of a directory deletes.
+//! A sync that may not delete, or keeps what only the target has, is exempt too, since the
+//! comparison of a directory deletes: a full comparison is queued at once.
 
 use std::collections::HashMap;
 
@@ -82,6 +83,9 @@ impl Sync {
         if etype.is_special() || (!full && self.queue_limit.directories.is_empty()) {
             return None;
         }
+        if self.config.delete.keeps_others() {
+            return self.push_or_refuse(etype, path, to.is_some(), full, due);
+        }
         let Some(to) = to else {
             // A further change of a path that waits takes no more room.
             if self.queue.open_at(path).is_some() {
@@ -101,6 +105,28 @@ impl Sync {
                 .unwrap_or_else(|| self.queue.push(Etype::Delete, path, None, due))
         });
         Some(if left == REFUSED { left } else { entered })
+    }
+
+    /// Queues deletions only: a comparison of a directory would delete what only the target has, and
+    /// a full comparison, which sends all other changes, deletes nothing.
+    fn push_or_refuse(
+        &mut self,
+        etype: Etype,
+        path: &[u8],
+        is_move: bool,
+        full: bool,
+        due: Time,
+    ) -> Option<Pushed> {
+        let max = self.queue_limit.bound.saturating_mul(MAX_BOUND_FACTOR);
+        if !full || !is_move && self.queue.open_at(path).is_some() {
+            return None;
+        }
+        let deletes = etype == Etype::Delete || is_move;
+        if !deletes || self.queue.len() >= max {
+            return Some(REFUSED);
+        }
+        let pushed = self.queue.push(Etype::Delete, path, None, due);
+        Some(if is_move { REFUSED } else { pushed })
     }
 
     fn push_directory(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {

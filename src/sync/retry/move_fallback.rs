@@ -25,6 +25,9 @@ pub enum OtherNames {
     Unknown,
 }
 
+/// The maximum number of paths that a directory is replaced by. With more, everything is compared.
+const MAX_LISTED: usize = 10_000;
+
 /// The number of failures after which a remote shell that has never worked is not waited for.
 const MAX_SHELL_FAILURES: u32 = 3;
 
@@ -81,19 +84,54 @@ impl Sync {
         if self.excluded(to) {
             return;
         }
-        let etype = match to.ends_with(b"/") && self.is_directory(to) {
-            true => self.etype_of_contents(),
-            false => Etype::Create,
-        };
-        self.push(etype, to, None, now);
+        if to.ends_with(b"/") && self.is_directory(to) {
+            self.push_contents(to, now);
+        } else {
+            self.push(Etype::Create, to, None, now);
+        }
     }
 
     /// Returns the event type that represents an existing directory with its contents. The Delete
-    /// of a directory that exists is a full comparison in it, unless user code gets it.
+    /// of a directory that exists is a full comparison in it, unless user code gets it, or what only
+    /// the target has must stay.
     pub(in crate::sync) fn etype_of_contents(&self) -> Etype {
         match self.queue.policy() {
-            Policy::Coalesce => Etype::Delete,
-            Policy::PerEvent => Etype::Create,
+            Policy::Coalesce if !self.config.delete.keeps_others() => Etype::Delete,
+            _ => Etype::Create,
+        }
+    }
+
+    /// Queues an existing directory with its contents.
+    pub(in crate::sync) fn push_contents(&mut self, directory: &[u8], now: Time) {
+        self.push(self.etype_of_contents(), directory, None, now);
+        let is_listed = self.queue.policy() == Policy::Coalesce;
+        if !is_listed || self.etype_of_contents() == Etype::Delete {
+            return;
+        }
+        let mut directories = vec![directory.to_vec()];
+        let mut listed = 0;
+        while let Some(directory) = directories.pop() {
+            let Ok(entries) = fs::read_dir(self.on_disk(&directory)) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                listed += 1;
+                if listed > MAX_LISTED {
+                    self.owes_comparison = true;
+                    return;
+                }
+                let mut path = [&directory, entry.file_name().as_bytes()].concat();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    path.push(b'/');
+                }
+                if self.excluded(&path) {
+                    continue;
+                }
+                self.push(Etype::Create, &path, None, now);
+                if path.ends_with(b"/") {
+                    directories.push(path);
+                }
+            }
         }
     }
 

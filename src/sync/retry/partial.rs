@@ -177,6 +177,7 @@ impl Sync {
         let is_temporary = self.protects;
         let is_kept = |path: &&Vec<u8>| match is_whole {
             _ if is_temporary => false,
+            true if self.config.delete.keeps_others() => true,
             // The retry of a path would delete the directory, unless it has been tried.
             true => !deletes || self.left_out.contains(LeftOutReason::Obstructed, path),
             false => failed_paths.failures_of(path) >= max_failures,
@@ -278,8 +279,13 @@ impl Sync {
 
     /// Returns true if a path at which a full comparison failed can be retried by itself.
     fn can_retry(&self, path: &[u8], etype: Etype) -> bool {
-        let deletes = etype == Etype::Delete;
-        path != b"/" && !self.excluded(path) && (!deletes || self.config.delete.in_batches())
+        let delete = self.config.delete;
+        let deletes = match etype {
+            // The contents of a directory that exists: the retry would delete in it.
+            Etype::Delete if delete.keeps_others() && self.is_directory(path) => return false,
+            other => other == Etype::Delete,
+        };
+        path != b"/" && !self.excluded(path) && (!deletes || delete.in_batches())
     }
 
     /// Defers the paths at which a transfer was aborted, so that the other entries are sent without
