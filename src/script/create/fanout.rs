@@ -44,9 +44,11 @@ pub fn files(
 }
 
 /// Returns a text that is equal for syncs that may share a journal: those with equal [`files`] and
-/// equal queue settings.
+/// equal queue settings, and that agree whether a directory may be compared in place of changes in
+/// it.
 pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
-    let way = format!("{:?} {:?}", typed.delay, typed.mode).into_bytes();
+    let keeps = typed.delete.keeps_others();
+    let way = format!("{:?} {:?} {keeps}", typed.delay, typed.mode).into_bytes();
     [files, b"\0", &way].concat()
 }
 

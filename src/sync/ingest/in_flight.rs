@@ -178,7 +178,7 @@ impl Sync {
         let scan = self.in_flight.0.borrow();
         let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
         // Full comparisons do not delete then, and what only the target has must stay.
-        let is_compared = match self.config.delete.keeps_others() && self.journal_reader.is_none() {
+        let is_compared = match self.config.delete.keeps_others() {
             true => scan.include_by_name(path),
             false => scan.include(path),
         };
@@ -295,12 +295,18 @@ mod tests {
     /// runs does not.
     #[test]
     fn what_only_the_target_has_is_not_compared() {
-        for (etype, done, expected) in [
-            (Etype::Init, &b""[..], Etype::Create),
-            (Etype::Delete, b"/d/", Etype::Delete),
+        for (shares, etype, done, expected) in [
+            (false, Etype::Init, &b""[..], Etype::Create),
+            (true, Etype::Init, &b""[..], Etype::Create),
+            (false, Etype::Delete, b"/d/", Etype::Delete),
         ] {
             let mut sync = sync_with(Policy::Coalesce);
+            let mut other = sync_with(Policy::Coalesce);
+            (sync.config.moves, other.config.moves) = (false, false);
             sync.config.delete = Delete::Running;
+            if shares {
+                crate::sync::share(&mut sync, &mut other);
+            }
             sync.queue.push(etype, done, None, 0);
             let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
             sync.begin(&ids);
