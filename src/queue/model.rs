@@ -238,7 +238,6 @@ impl Model {
     pub fn retry(&mut self, serial: u64, due: Time) {
         let at = self.at(serial);
         self.items[at].due = due;
-        self.block_on_path(at);
         self.rest(at);
         let whole = |item: &Item| matches!(item.etype, Etype::Init | Etype::Blanket);
         let moved = self.items[at].etype == Etype::Move && self.policy == Policy::Coalesce;

@@ -27,7 +27,8 @@ fn state(queue: &Queue) -> Vec<Item> {
 }
 
 /// Checks that the trie contains exactly the paths of the delays and the newest delay of each
-/// subtree, and that no waiting delay lies before the cursor.
+/// subtree, that no waiting delay lies before the cursor, and that each delay with an older one of
+/// its path has a blocker.
 fn check_index(queue: &Queue) {
     let mut newest: HashMap<NodeId, u64> = HashMap::new();
     for delay in queue.iter() {
@@ -57,6 +58,11 @@ fn check_index(queue: &Queue) {
         .iter()
         .filter(|top| newest.contains_key(top));
     assert_eq!(queue.index.len(), newest.len() - tops.count());
+
+    for delay in queue.iter().filter(|delay| !delay.etype().is_special()) {
+        let older = queue.entries[delay.slot].older().next();
+        assert!(older.is_none() || delay.blocker().is_some());
+    }
 
     let first = queue.iter().find(|delay| delay.status() == Status::Wait);
     if let Some(first) = first {

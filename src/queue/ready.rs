@@ -132,7 +132,6 @@ impl Queue {
             return false;
         }
         self.entries[slot].due = due;
-        self.block_on_path(slot);
         self.update_status(slot);
         let moved = self.entries[slot].etype == Etype::Move;
         if moved && self.policy == Policy::Coalesce && self.index.nodes[TOP].own.is_some() {
