@@ -202,3 +202,147 @@ impl Observer for EventRouter<'_> {
         log::say("Inotify", format_args!("{what} {path}: {error}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mio::{Poll, Token, Waker};
+    use mlua::Lua;
+
+    use super::*;
+    use crate::sync::tests::sync_of;
+    use crate::watch::{InotifyMode, WatchChoice};
+
+    /// Returns a watcher without directories.
+    fn idle_watcher() -> Watcher {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mode = InotifyMode::CloseWrite;
+        Watcher::new(WatchChoice::Inotify, mode, None, waker).unwrap()
+    }
+
+    fn handle(lua: &Lua, source: &str, moves: bool) -> Rc<SyncHandle> {
+        let mut sync = sync_of(source.as_bytes());
+        sync.config.moves = moves;
+        SyncHandle::of_sync(lua, sync)
+    }
+
+    /// Returns the paths in the queue of a sync.
+    fn queued(handle: &SyncHandle) -> Vec<String> {
+        let sync = handle.sync.borrow();
+        let paths = sync.queue.iter().map(|delay| delay.paths().0);
+        paths.map(|path| String::from_utf8(path).unwrap()).collect()
+    }
+
+    /// Starts or ends a transfer of a sync.
+    fn count(handle: &SyncHandle, starts: bool) {
+        let mut sync = handle.sync.borrow_mut();
+        if starts {
+            sync.child_started();
+        } else {
+            sync.child_ended();
+        }
+    }
+
+    fn caught_up_since(handle: &SyncHandle) -> Option<Time> {
+        handle.sync.borrow().caught_up_since()
+    }
+
+    #[test]
+    fn a_transfer_counts_until_its_end_is_noted() {
+        let (lua, watcher) = (Lua::new(), idle_watcher());
+        let syncs = [handle(&lua, "/one/", false), handle(&lua, "/two/", false)];
+        syncs.iter().for_each(|handle| count(handle, true));
+        note_transfers(&syncs);
+        forget_transfers(&syncs, &watcher, 1);
+        syncs.iter().for_each(|handle| count(handle, false));
+        for handle in &syncs {
+            assert_eq!(caught_up_since(handle), None);
+        }
+        forget_transfers(&syncs, &watcher, 2);
+        for handle in &syncs {
+            assert_eq!(caught_up_since(handle), Some(2));
+        }
+    }
+
+    #[test]
+    fn a_transfer_that_was_not_noted_before_counts_as_well() {
+        let (lua, watcher) = (Lua::new(), idle_watcher());
+        let syncs = [handle(&lua, "/one/", false)];
+        count(&syncs[0], true);
+        forget_transfers(&syncs, &watcher, 1);
+        count(&syncs[0], false);
+        assert_eq!(caught_up_since(&syncs[0]), None);
+    }
+
+    #[test]
+    fn the_end_of_one_transfer_is_not_that_of_another() {
+        let (lua, watcher) = (Lua::new(), idle_watcher());
+        let own = handle(&lua, "/one/", false);
+        count(&own, true);
+        count(&own, true);
+        own.sync.borrow().note_transfers();
+        count(&own, false);
+        transfer_ended(&own, &watcher, 1);
+        count(&own, false);
+        assert_eq!(caught_up_since(&own), None);
+        transfer_ended(&own, &watcher, 2);
+        assert_eq!(caught_up_since(&own), Some(2));
+    }
+
+    #[test]
+    fn the_end_of_one_transfer_is_not_that_of_another_target() {
+        let (lua, watcher) = (Lua::new(), idle_watcher());
+        let syncs = [handle(&lua, "/one/", false), handle(&lua, "/one/", false)];
+        crate::sync::share(
+            &mut syncs[0].sync.borrow_mut(),
+            &mut syncs[1].sync.borrow_mut(),
+        );
+        syncs.iter().for_each(|handle| count(handle, true));
+        note_transfers(&syncs);
+        count(&syncs[0], false);
+        transfer_ended(&syncs[0], &watcher, 1);
+        count(&syncs[1], false);
+        assert_eq!(caught_up_since(&syncs[1]), None);
+    }
+
+    #[test]
+    fn contents_of_a_renamed_directory_go_to_the_syncs_that_do_not_move_it() {
+        let lua = Lua::new();
+        let syncs = [handle(&lua, "/src/", true), handle(&lua, "/src/", false)];
+        let mut router = EventRouter::new(&syncs, 0);
+        let inner = Event::Move {
+            from: b"/src/a/",
+            to: b"/src/b/",
+        };
+        assert_eq!(router.event(inner), Follow::Contents);
+        router.follow(7);
+        router.found(b"/src/b/f", 7);
+        assert_eq!(queued(&syncs[0]), ["/a/"]);
+        assert_eq!(queued(&syncs[1]), ["/a/", "/b/", "/b/f"]);
+        let outer = Event::Move {
+            from: b"/else/",
+            to: b"/src/c/",
+        };
+        assert_eq!(router.event(outer), Follow::Contents);
+        router.follow(8);
+        router.found(b"/src/c/f", 8);
+        assert_eq!(queued(&syncs[0])[1..], ["/c/", "/c/f"]);
+        assert_eq!(queued(&syncs[1])[3..], ["/c/", "/c/f"]);
+    }
+
+    #[test]
+    fn a_directory_without_a_watch_concerns_the_syncs_around_it() {
+        let lua = Lua::new();
+        let syncs = [
+            handle(&lua, "/src/", false),
+            handle(&lua, "/src/d/", false),
+            handle(&lua, "/srcs/", false),
+        ];
+        let ids: Vec<SyncId> = syncs.iter().map(|handle| handle.sync.borrow().id).collect();
+        let mut router = EventRouter::new(&syncs, 0);
+        router.out_of_watches(b"/src/d/e/");
+        assert_eq!(router.unwatched, BTreeSet::from([ids[0], ids[1]]));
+    }
+}

@@ -200,3 +200,89 @@ pub fn read(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mlua::Lua;
+
+    use super::*;
+    use crate::queue::Etype;
+    use crate::sync::tests::sync_of;
+
+    /// Returns a sync of this source and target, with this pending path if it is not empty.
+    fn handle(lua: &Lua, source: &str, target: &str, pending: &str) -> Rc<SyncHandle> {
+        let mut sync = sync_of(source.as_bytes());
+        if !pending.is_empty() {
+            sync.queue.push(Etype::Modify, pending.as_bytes(), None, 0);
+        }
+        let handle = SyncHandle::of_sync(lua, sync);
+        handle.config.set("target", target).unwrap();
+        handle
+    }
+
+    /// Returns the pending paths of a sync.
+    fn pending(handle: &SyncHandle) -> Vec<String> {
+        let (events, _) = handle.sync.borrow().pending_events();
+        let paths = events.into_iter().map(|(_, path, _)| path);
+        paths.map(|path| String::from_utf8(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_pending_goes_to_the_sync_of_the_same_source_and_target() {
+        for scope in [ReloadScope::All, ReloadScope::Changed] {
+            let lua = Lua::new();
+            let old = [
+                handle(&lua, "/other/", "/one/", "/of-another-source"),
+                handle(&lua, "/src/", "/two/", "/of-another-target"),
+                handle(&lua, "/src/", "/one/", "/f"),
+            ];
+            let new = [
+                handle(&lua, "/src/", "/three/", ""),
+                handle(&lua, "/src/", "/one/", ""),
+            ];
+            let counts = hand_over(scope, &old, &new, std::iter::empty());
+            assert_eq!(pending(&new[0]), [""; 0]);
+            assert_eq!(pending(&new[1]), ["/f"]);
+            assert!(new.iter().all(|it| it.sync.borrow().awaits_watches()));
+            let expected = ReloadedSyncs {
+                untouched: 0,
+                changed: 1,
+                new: 1,
+                removed: 2,
+            };
+            assert_eq!(counts, expected);
+        }
+    }
+
+    /// A link that leads elsewhere by now is the same source, and so is the directory itself.
+    #[test]
+    fn a_source_is_known_by_its_name_and_by_its_path() {
+        let lua = Lua::new();
+        for (before, after) in [("/link/", "/link/"), ("/link/", "/src/")] {
+            let old = [handle(&lua, "/src/", "/one/", "/f")];
+            let source = if before == after { "/moved/" } else { "/src/" };
+            let new = [handle(&lua, source, "/one/", "")];
+            old[0].sync.borrow_mut().config.named_source = before.into();
+            new[0].sync.borrow_mut().config.named_source = after.into();
+            hand_over(ReloadScope::Changed, &old, &new, std::iter::empty());
+            assert_eq!(pending(&new[0]), ["/f"]);
+        }
+    }
+
+    #[test]
+    fn a_sync_that_is_kept_keeps_what_is_pending() {
+        for scope in [ReloadScope::All, ReloadScope::Changed] {
+            let lua = Lua::new();
+            let kept = handle(&lua, "/src/", "/one/", "/f");
+            let other = handle(&lua, "/src/", "/one/", "");
+            let new = [Rc::clone(&kept), Rc::clone(&other)];
+            let old = [Rc::clone(&kept)];
+            let counts = hand_over(scope, &old, &new, std::iter::empty());
+            assert_eq!((counts.untouched, counts.new), (1, 1));
+            assert_eq!(pending(&kept), ["/f"]);
+            assert_eq!(pending(&other), [""; 0]);
+            let awaits = kept.sync.borrow().awaits_watches();
+            assert_eq!(awaits, scope == ReloadScope::All);
+        }
+    }
+}

@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn further_refusals_do_not_put_off_the_request() {
+        let (one, two, now) = (SyncId::new(), SyncId::new(), Instant::now());
+        let mut limit = WatchLimit::new(INTERVAL);
+        limit.on_refused(&set(&[one]), now);
+        assert!(limit.lacks(one) && !limit.lacks(two));
+        limit.on_refused(&set(&[two]), now + Duration::from_secs(3));
+        assert!(limit.lacks(one) && limit.lacks(two));
+        assert_eq!(limit.deadline(false), Some(now + MAX_FIRST_DELAY));
+    }
+
+    #[test]
     fn what_lacked_a_watch_is_compared_until_all_have_one() {
         let (one, two, now) = (SyncId::new(), SyncId::new(), Instant::now());
         let mut limit = WatchLimit::new(INTERVAL);

@@ -366,7 +366,7 @@ impl WatchedSide {
     }
 
     /// Handles a queue overflow: restores missing watches and compares all syncs.
-    fn overflow(&mut self) {
+    pub(super) fn overflow(&mut self) {
         log::normal("--- OVERFLOW in event queue ---");
         self.watcher.rebuild();
         self.compare.fill(true);
