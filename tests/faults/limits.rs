@@ -5,6 +5,8 @@
 
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, program, skip};
 
@@ -86,6 +88,32 @@ fn without_any_watch_all_is_compared_from_time_to_time() {
     set_limit(&daemon, "echo 2000 > /proc/sys/user/max_inotify_watches");
     daemon.wait_log("all directories are watched now");
     dir.write("d/g", "3");
+    daemon.wait_equal();
+}
+
+#[test]
+fn after_a_reload_directories_without_a_watch_are_compared_still() {
+    let dir = Dir::new();
+    for n in 0..30 {
+        dir.mkdir(format!("d{n}"));
+    }
+    let config = MIRROR.replace("rescanInterval", "hup = \"changed\", rescanInterval");
+    let limits = "echo 20 > /proc/sys/user/max_inotify_watches";
+    let Some(mut daemon) = limited(&dir, &config, limits) else {
+        return skip(NO_NAMESPACE);
+    };
+    daemon.wait_log("Out of inotify watches.");
+    daemon.wait_equal();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("1 untouched");
+    for n in 0..30 {
+        dir.write(format!("d{n}/f"), "1");
+    }
+    daemon.wait_equal();
+    // Of the comparisons before the reload, none is left to send these.
+    for n in 0..30 {
+        dir.write(format!("d{n}/f"), "22");
+    }
     daemon.wait_equal();
 }
 
