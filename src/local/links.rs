@@ -1,6 +1,6 @@
 //! Preserves hard links: names of one file at the source stay names of one file on the target.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use libc::nlink_t;
 use rustix::fs::Stat;
@@ -12,10 +12,13 @@ const MAX_FILES: usize = 100_000;
 /// The maximum length of a remembered path, so that deep trees take no more memory than wide ones.
 const MAX_PATH: usize = 4096;
 
+/// Device and inode, which identify a file.
+pub type FileIdentity = (u64, u64);
+
 /// Paths of files with several names.
 #[derive(Default)]
 pub struct HardLinks {
-    known: HashMap<(u64, u64), Names>,
+    known: HashMap<FileIdentity, Names>,
 }
 
 /// The names of one file.
@@ -83,15 +86,29 @@ impl HardLinks {
         paths.filter(|name| *name != path).cloned().collect()
     }
 
-    /// Removes a name that belongs to another file now.
-    pub fn forget(&mut self, stat: &Stat, path: &[u8]) {
-        if let Some(names) = self.known.get_mut(&identity(stat)) {
+    /// Returns true if no file is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Returns the files with a name among `paths`, each with all its names.
+    pub fn files_with(&self, paths: &HashSet<&[u8]>) -> Vec<(FileIdentity, Vec<Vec<u8>>)> {
+        let has_name = |names: &Names| names.paths.iter().any(|path| paths.contains(&path[..]));
+        let found = self.known.iter().filter(|(_, names)| has_name(names));
+        found
+            .map(|(file, names)| (*file, names.paths.clone()))
+            .collect()
+    }
+
+    /// Removes a name of this device and inode that belongs to another file now.
+    pub fn forget(&mut self, file: FileIdentity, path: &[u8]) {
+        if let Some(names) = self.known.get_mut(&file) {
             names.paths.retain(|name| name != path);
         }
     }
 }
 
-/// Returns device and inode, which identify a file.
-pub fn identity(stat: &Stat) -> (u64, u64) {
+/// Returns the identity of a file.
+pub fn identity(stat: &Stat) -> FileIdentity {
     (stat.st_dev, stat.st_ino)
 }

@@ -112,6 +112,9 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
             for items in items.split_inclusive(|item| item.to.is_some()) {
                 mirror.handle_all(items);
             }
+            if !mirror.is_stopped() {
+                mirror.compare_names_of_lost(items);
+            }
         }
     }
     mirror.finish();

@@ -4,11 +4,12 @@ use std::io;
 
 use rustix::fs::Stat;
 
-use super::CopyTask;
+use super::attributes;
 use super::beneath::{is_directory, is_missing};
 use super::copy::{self, TargetName};
 use super::links::identity;
 use super::mirror::Mirror;
+use super::{CopyItem, CopyTask};
 use crate::paths;
 
 impl Mirror<'_> {
@@ -38,7 +39,7 @@ impl Mirror<'_> {
                         self.fresh.insert(other);
                     }
                 }
-                Ok(false) => self.memory.links.forget(stat, &other),
+                Ok(false) => self.memory.links.forget(identity(stat), &other),
                 Err(_) => {}
             }
         }
@@ -71,6 +72,42 @@ impl Mirror<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Compares the other names of files that have lost the name of an item. What was changed
+    /// through that name before has no event for the others.
+    pub(super) fn compare_names_of_lost(&mut self, items: &[CopyItem]) {
+        if self.memory.links.is_empty() {
+            return;
+        }
+        let paths = items.iter().map(|item| item.path.as_slice()).collect();
+        for (file, names) in self.memory.links.files_with(&paths) {
+            let count = names.len();
+            let mut others = Vec::new();
+            for name in names {
+                match self.source.lookup(&name) {
+                    Ok(Some(stat)) if identity(&stat) == file => others.push((name, stat)),
+                    Err(error) if !is_missing(&error) => {}
+                    _ => self.memory.links.forget(file, &name),
+                }
+            }
+            if others.len() == count {
+                continue;
+            }
+            for (name, stat) in others {
+                // What is missing on the target has an event of its own.
+                if matches!(self.target.lookup(&name), Ok(Some(_))) {
+                    self.compare_name_of_lost(&name, &stat);
+                }
+            }
+        }
+    }
+
+    fn compare_name_of_lost(&mut self, path: &[u8], stat: &Stat) {
+        self.memory.journal.touch(path);
+        if let Err(error) = self.compare_file(path, stat, true, attributes::is_proven_copy) {
+            self.fail(path, false, "bring", &error);
         }
     }
 

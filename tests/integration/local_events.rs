@@ -147,12 +147,7 @@ impl Site {
             Step::Link(from, to) => self.link(&self.path_at(from), &self.path_at(to)),
             Step::Rename(from, to) => self.rename(&self.path_at(from), &self.path_at(to)),
             Step::Exchange(from, to) => self.exchange(&self.path_at(from), &self.path_at(to)),
-            Step::Remove(at) => {
-                let path = self.path_at(at);
-                if !self.is_linked(&path) {
-                    self.remove(&path);
-                }
-            }
+            Step::Remove(at) => self.remove(&self.path_at(at)),
             Step::Chmod(at, mode) => self.chmod(&self.path_at(at), mode),
             Step::Deliver(count) => self.deliver(count),
             Step::Run => self.run(),
@@ -206,11 +201,7 @@ impl Site {
         let path = self.event_path(from);
         let replaces =
             || !is_directory(&old) && fs::symlink_metadata(&new).is_ok_and(|data| !data.is_dir());
-        if from == to
-            || self.is_linked(to)
-            || !(self.is_free(to) || replaces())
-            || fs::rename(&old, &new).is_err()
-        {
+        if from == to || !(self.is_free(to) || replaces()) || fs::rename(&old, &new).is_err() {
             return;
         }
         // rename(2) does nothing for two names of one file.
@@ -230,18 +221,6 @@ impl Site {
             self.happen(Etype::Move, first, Some(as_second));
             self.happen(Etype::Move, second, Some(as_first));
         }
-    }
-
-    /// Returns true if something at or below this path has another name and a change that has not
-    /// been sent. The kernel reports it for the name through which it was made only.
-    fn is_linked(&self, path: &str) -> bool {
-        let at = self.source(path);
-        let is_linked = |path: &Path| {
-            fs::symlink_metadata(path).is_ok_and(|data| data.is_file() && data.nlink() > 1)
-        };
-        let mut below = tree(&at).into_keys();
-        (is_linked(&at) || below.any(|path| is_linked(&at.join(path))))
-            && !(self.news.is_empty() && self.queue.is_empty())
     }
 
     /// Removes a path as `rm -r` does.
@@ -399,6 +378,34 @@ fn a_rename_does_not_move_a_file_that_was_copied_to_its_old_name_since() {
         site.run();
         site.finish();
         assert_eq!(tree(&site.side("s")), tree(&site.side("t")), "{everything}");
+    }
+}
+
+/// The kernel reports a change for the name through which it was made only.
+#[test]
+fn a_change_through_a_name_that_is_gone_reaches_the_other_names() {
+    for (contents, replaced) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut site = Site::new();
+        for name in ["a", "c"] {
+            site.write(name);
+        }
+        site.link("a", "b");
+        site.deliver(usize::MAX);
+        site.run();
+        site.run();
+        if contents {
+            site.write("b");
+        } else {
+            site.chmod("b", 0o70);
+        }
+        if replaced {
+            site.rename("c", "b");
+        } else {
+            site.remove("b");
+        }
+        site.finish();
+        let (source, target) = (tree(&site.side("s")), tree(&site.side("t")));
+        assert_eq!(source, target, "{contents} {replaced}");
     }
 }
 
