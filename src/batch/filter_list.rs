@@ -10,7 +10,7 @@ use super::collapse::{Collapsed, CollapsedItem, path_order};
 use super::pattern_list::PatternList;
 use super::rsync_options;
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
-use crate::filter::{Rules, Sign};
+use crate::filter::{Rules, Sign, push_exact};
 use crate::paths;
 
 /// The maximum number of rules among the arguments, whose size the kernel limits. More are passed
@@ -131,21 +131,21 @@ fn call(
         }
         !below
     });
-    let rules = if scope.is_empty() {
+    let scoped = if scope.is_empty() {
         Vec::new()
     } else {
         scoped(request, rules, &scope)
+    };
+    let rules = if rsync_options::ignores_as_cvs(request.options) {
+        with_cvs_rules(&list, rules, scoped)
+    } else {
+        scoped
     };
     let bytes: usize = rules.iter().map(Vec::len).sum();
     let as_words = rules.len() <= MAX_WORDS && bytes <= MAX_WORD_BYTES;
 
     let mut args = request.options.to_vec();
     let mut add = |word: &str| args.push(word.into());
-    if rsync_options::ignores_as_cvs(request.options) {
-        // The same patterns, before the names.
-        add("--filter=:C");
-        add("--filter=-C");
-    }
     compare.option().map(&mut add);
     add("-r");
     if request.delete {
@@ -170,6 +170,22 @@ fn call(
         kind: TransferKind::Classic,
         too_long: Vec::new(),
     }
+}
+
+/// Adds the patterns of CVS behind the sync's rules, as rsync does. It evaluates those of `-C` after
+/// the names, which would include all of them. Names that a rule includes precede the patterns.
+fn with_cvs_rules(list: &PatternList<'_>, rules: &Rules, scoped: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let included = list.names().filter(|name| rules.includes(name));
+    let include = |name: &[u8]| {
+        let mut rule = b"+ ".to_vec();
+        push_exact(&mut rule, name);
+        rule
+    };
+    let mut all: Vec<_> = included.map(include).collect();
+    all.sort_unstable();
+    all.extend(scoped);
+    all.extend([b":C".to_vec(), b"-C".to_vec()]);
+    all
 }
 
 /// Returns the sync's rules for these paths and everything below them. Rules that only exclude may

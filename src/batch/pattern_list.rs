@@ -43,6 +43,11 @@ impl<'a> PatternList<'a> {
         true
     }
 
+    /// Returns the names, in any order.
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.seen.iter().map(|(name, _)| *name)
+    }
+
     /// Returns these rules and the names behind them, and the offset of the first name.
     pub fn behind(self, rules: &[Vec<u8>]) -> (Vec<u8>, usize) {
         let mut bytes = Vec::with_capacity(self.bytes.len() * 2);

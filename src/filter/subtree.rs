@@ -6,6 +6,7 @@
 
 use super::pattern::{PathEntry, Pattern, exact};
 use super::rules::{FilterRule, Sign};
+use crate::paths;
 
 /// Rules in order; the first that matches decides.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,14 @@ impl Rules {
     /// Returns true if there is not a rule.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns true if the first rule that matches a path includes it. A directory ends with `/`.
+    pub fn includes(&self, path: &[u8]) -> bool {
+        let entry = PathEntry::new(paths::bare(path), path.ends_with(b"/"));
+        let mut rules = self.0.iter();
+        let rule = rules.find(|rule| rule.pattern.matches_entry(&entry));
+        rule.is_some_and(|rule| rule.sign == Sign::Include)
     }
 
     /// Returns true if a rule includes paths that later ones may exclude.

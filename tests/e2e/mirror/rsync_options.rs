@@ -59,6 +59,33 @@ fn files_that_cvs_ignores_are_excluded_from_changes() {
     assert!(dir.trg("core").exists());
 }
 
+/// rsync evaluates the patterns of CVS after the rules of the sync.
+#[test]
+fn files_that_cvs_ignores_are_sent_if_a_rule_includes_them() {
+    let dir = Dir::new();
+    let config = MIRROR
+        .replace("archive = true", "archive = true, cvs_exclude = true")
+        .replace(
+            "rsync = {",
+            r#"filter = { "+ */", "+ *.o", "- *.txt" }, rsync = {"#,
+        );
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    dir.mkdir("d.old/e.bak");
+    for name in ["a.o", "b.txt", "c.bak", "d.old/e.bak/f", "d.old/g.o"] {
+        dir.write(name, "1");
+    }
+    dir.write("sign", "1");
+    daemon.wait_for("the files", |_| {
+        let all = ["a.o", "d.old/e.bak/f", "d.old/g.o", "sign"];
+        all.iter().all(|name| dir.trg(name).exists())
+    });
+    for name in ["b.txt", "c.bak"] {
+        assert!(!dir.trg(name).exists(), "{name}");
+    }
+    dir.write("d.old/e.bak/new", "1");
+    daemon.wait_for("the new file", |_| dir.trg("d.old/e.bak/new").exists());
+}
+
 /// rsync's quick check skips a file whose size and time are as before, and so must not be used.
 #[test]
 fn contents_rewritten_with_a_time_in_the_future() {
