@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::support::daemon::{Daemon, Running};
-use crate::support::dir::{Dir, program, skip};
+use crate::support::dir::{Dir, program, skip, under_fanotify};
 
 const MIRROR: &str = r#"
 settings{ rescanInterval = 1 }
@@ -188,6 +188,9 @@ fn waiting_for_an_instance_ends_with_term() {
 
 #[test]
 fn check_warns_of_too_few_watches() {
+    if under_fanotify() {
+        return skip("fanotify needs no watches");
+    }
     let dir = Dir::new();
     for n in 0..30 {
         dir.mkdir(format!("d{n}"));
