@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{Churn, HOSTILE, inode_of, start};
-use crate::support::dir::{Dir, remove};
+use crate::support::dir::{Dir, remove, under_fanotify};
 use crate::support::random::seed;
 
 const CONFIG: &str = r#"
@@ -208,11 +208,14 @@ fn a_failing_move_is_replaced_by_a_copy() {
         spoil(&dir);
         dir.mv(from, to);
         daemon.wait_equal();
-        daemon.wait_for("the move failed", |daemon| {
-            daemon.log().contains("could not be executed")
-        });
+        // A rename that fanotify reports late is replaced by what is there.
+        if !under_fanotify() {
+            daemon.wait_for("the move failed", |daemon| {
+                daemon.log().contains("could not be executed")
+            });
+        }
         let log = daemon.log();
-        assert_eq!(log.matches("could not be executed").count(), 1, "{log}");
+        assert!(log.matches("could not be executed").count() <= 1, "{log}");
         assert_eq!(fs::read_dir(dir.path("bin")).unwrap().count(), 0);
     }
 }
