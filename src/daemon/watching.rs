@@ -177,7 +177,7 @@ impl WatchedSide {
         }
         let is_crawling = !self.has_started || self.watcher.crawling();
         limits.extend(self.limit.on_turn(is_crawling, instant));
-        actions.extend(self.carry_out_all(limits, now));
+        actions.extend(self.perform_all(limits, now));
         let (syncs, has_started) = (&self.syncs, self.has_started);
         let starting = || {
             let is_done =
@@ -279,7 +279,7 @@ impl WatchedSide {
     /// Saves the pending events of each sync whose saved events have been restored, when the daemon
     /// ends. Events from before `moment` that have not been reported may be pending as well.
     pub fn save_pending(&mut self, moment: EventMark, now: Time) {
-        self.carry_out(WatchAction::ReportOpenFiles, now);
+        self.perform(WatchAction::ReportOpenFiles, now);
         let more = !self.watcher.has_reported(moment);
         let Some(state) = self.state.as_ref().filter(|_| self.has_started) else {
             return;
@@ -293,7 +293,7 @@ impl WatchedSide {
     }
 
     /// Carries out an action that concerns the watcher.
-    pub fn carry_out(&mut self, action: WatchAction, now: Time) -> Vec<Action> {
+    pub fn perform(&mut self, action: WatchAction, now: Time) -> Vec<Action> {
         match action {
             WatchAction::AcceptMounts => {
                 return self.check(now, |monitor, sources| monitor.on_released(sources));
@@ -320,11 +320,11 @@ impl WatchedSide {
     }
 
     /// Carries out the actions that concern the watcher. Returns the others.
-    fn carry_out_all(&mut self, actions: Vec<Action>, now: Time) -> Vec<Action> {
+    fn perform_all(&mut self, actions: Vec<Action>, now: Time) -> Vec<Action> {
         let mut others = Vec::new();
         for action in actions {
             match action {
-                Action::Watch(action) => others.extend(self.carry_out(action, now)),
+                Action::Watch(action) => others.extend(self.perform(action, now)),
                 other => others.push(other),
             }
         }
@@ -345,7 +345,7 @@ impl WatchedSide {
             started: self.has_started.then_some(now),
         };
         let actions = check(&mut self.monitor, &mut sources);
-        self.carry_out_all(actions, now)
+        self.perform_all(actions, now)
     }
 
     /// Calls warm starts with the state of the daemon that they need.

@@ -18,7 +18,7 @@ pub struct OrderThread<O, A> {
 }
 
 impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
-    /// Starts a thread with this name. `carry_out` gets all queued requests in order, and returns
+    /// Starts a thread with this name. `process` gets all queued requests in order, and returns
     /// their results; `waker` is fired for each result.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
     pub fn start(
         name: &str,
         waker: Arc<Waker>,
-        mut carry_out: impl FnMut(Vec<O>) -> Vec<A> + Send + 'static,
+        mut process: impl FnMut(Vec<O>) -> Vec<A> + Send + 'static,
     ) -> io::Result<OrderThread<O, A>> {
         let (orders, incoming) = mpsc::channel();
         let (outgoing, answers) = mpsc::channel();
@@ -35,7 +35,7 @@ impl<O: Send + 'static, A: Send + 'static> OrderThread<O, A> {
         thread.spawn(move || {
             while let Ok(first) = incoming.recv() {
                 let gathered = std::iter::once(first).chain(incoming.try_iter());
-                for answer in carry_out(gathered.collect()) {
+                for answer in process(gathered.collect()) {
                     if outgoing.send(answer).is_err() {
                         return;
                     }
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
 
     fn thread(
-        carry_out: impl FnMut(Vec<u8>) -> Vec<usize> + Send + 'static,
+        process: impl FnMut(Vec<u8>) -> Vec<usize> + Send + 'static,
     ) -> Option<OrderThread<u8, usize>> {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let mut thread = None;
-        let start = || OrderThread::start("test", waker, carry_out);
+        let start = || OrderThread::start("test", waker, process);
         assert!(OrderThread::give(&mut thread, 1, start));
         thread
     }

@@ -132,7 +132,7 @@ impl History {
             };
             OrderThread::start("log", waker, move |orders| {
                 // All orders that have arrived are written together.
-                writer.carry_out(orders, &queued)
+                writer.process_orders(orders, &queued)
             })
         };
         OrderThread::give(&mut self.thread, order, start)
@@ -158,7 +158,11 @@ struct OpenRing {
 }
 
 impl LogThread {
-    fn carry_out(&mut self, orders: Vec<HistoryOrder>, queued: &AtomicUsize) -> Vec<HistoryAnswer> {
+    fn process_orders(
+        &mut self,
+        orders: Vec<HistoryOrder>,
+        queued: &AtomicUsize,
+    ) -> Vec<HistoryAnswer> {
         let mut answers = Vec::new();
         for order in orders {
             match order {

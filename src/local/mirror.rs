@@ -59,7 +59,7 @@ pub struct Mirror<'a> {
 }
 
 /// Carries out a job.
-pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
+pub fn run_job(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
     let entered = Beneath::enter(&orders.source)
         .map_err(|error| closed("read", &orders.source, &error))
         .and_then(|source| match Beneath::enter_or_make(&orders.target) {

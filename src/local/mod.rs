@@ -49,7 +49,7 @@ use crate::filter::Filter;
 
 pub use attributes::Unset;
 pub use copy_control::{CopyControl, StopCheck};
-pub use mirror::{Memory, carry_out};
+pub use mirror::{Memory, run_job};
 pub use preview::preview;
 pub use worker::{CopyEnded, CopyWorker};
 

@@ -43,7 +43,7 @@ impl CopyWorker {
                 }
                 let mut memory = Memory::default();
                 for orders in incoming {
-                    let report = mirror::carry_out(&orders, &mut memory);
+                    let report = mirror::run_job(&orders, &mut memory);
                     let token = orders.token;
                     if outgoing.send(CopyEnded { token, report }).is_err() {
                         return;

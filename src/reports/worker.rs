@@ -90,7 +90,7 @@ impl Reports {
             OrderThread::start("reports", waker, move |orders: Vec<ReportOrder>| {
                 let answers = orders
                     .into_iter()
-                    .filter_map(|order| carry_out(root.as_deref(), order));
+                    .filter_map(|order| run_order(root.as_deref(), order));
                 answers.collect()
             })
         };
@@ -98,7 +98,7 @@ impl Reports {
     }
 }
 
-fn carry_out(root: Option<&dyn RingDirectory>, order: ReportOrder) -> Option<ReportAnswer> {
+fn run_order(root: Option<&dyn RingDirectory>, order: ReportOrder) -> Option<ReportAnswer> {
     match order {
         ReportOrder::Keep(report, limit) => {
             keep(root, *report, limit);

@@ -66,7 +66,7 @@ impl ScanWorker {
         let thread = builder.spawn(move || {
             let mut stage = None;
             for (token, order) in incoming {
-                let outcome = carry_out(&mut stage, &layout, &stopping, order);
+                let outcome = change_stage(&mut stage, &layout, &stopping, order);
                 if outgoing.send(WorkerDone { token, outcome }).is_err() {
                     return;
                 }
@@ -104,7 +104,7 @@ impl Drop for ScanWorker {
     }
 }
 
-fn carry_out(
+fn change_stage(
     stage: &mut Option<StagedTree>,
     layout: &Layout,
     stop: &Arc<AtomicBool>,

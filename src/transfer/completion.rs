@@ -83,7 +83,7 @@ pub fn evaluate(job: &Job, status: ExitStatus, now: Time) -> mlua::Result<Evalua
     let is_critical = matches!(completion, Completion::Die);
     let fate = completion.fate().filter(|_| job.is_logged());
     let record = fate.map(|fate| transfer_log::record(job, &fate, status));
-    carry_out(job, completion, status, now);
+    apply_completion(job, completion, status, now);
     Ok(Evaluation {
         is_critical,
         report,
@@ -100,7 +100,7 @@ pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation
     job.handle.sync.borrow_mut().transferred();
     let report = account(job, status, TransferResult::Failed);
     let record = transfer_log::record(job, &Fate::Failed, status);
-    carry_out(job, Completion::Again, status, now);
+    apply_completion(job, Completion::Again, status, now);
     Evaluation {
         is_critical: false,
         report,
@@ -116,7 +116,7 @@ pub fn repeat(job: &Job, now: Time) {
 }
 
 /// Updates the entries of a child by its completion.
-fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
+fn apply_completion(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
     let code = status.code();
     let mut sync = job.handle.sync.borrow_mut();
     match completion {

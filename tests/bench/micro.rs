@@ -15,7 +15,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use lsyncd::batch::Change;
 use lsyncd::batch::collapse::{Disk, FileKind, PathRef, Stat, collapse};
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyItem, CopyJob, CopyTask, Memory, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyTask, Memory, run_job};
 use lsyncd::queue::{Etype, Policy, Queue, Relation, Status, Take, combine};
 use lsyncd::watch::{
     Event, Follow, InotifyMode, Loss, Observer, Scope, WatchChoice, Watcher,
@@ -248,7 +248,7 @@ fn copy(c: &mut Criterion) {
             limit: None,
             control: Arc::default(),
         };
-        group.bench_function(name, |b| b.iter(|| carry_out(&orders, &mut memory).code()));
+        group.bench_function(name, |b| b.iter(|| run_job(&orders, &mut memory).code()));
     }
     group.finish();
 }

@@ -12,7 +12,7 @@ use crate::copy_job::copy_job;
 use crate::support::own_process::in_own_process;
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
-use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, run_job};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
@@ -56,7 +56,7 @@ impl Pair {
             ..copy_job(&self.path("s"), &self.path("t"), task)
         };
         let small = std::thread::Builder::new().stack_size(256 * 1024);
-        let work = move || carry_out(&job, &mut Memory::default());
+        let work = move || run_job(&job, &mut Memory::default());
         small.spawn(work).unwrap().join().unwrap()
     }
 }

@@ -12,7 +12,7 @@ use crate::local_trees::{gone, tree};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, run_job};
 
 pub struct Pair {
     guard: tempfile::TempDir,
@@ -69,7 +69,7 @@ impl Pair {
             limit: self.limit,
             ..copy_job(&self.source(""), &self.target(""), task)
         };
-        carry_out(&job, &mut self.memory)
+        run_job(&job, &mut self.memory)
     }
 
     pub fn compare(&mut self) {

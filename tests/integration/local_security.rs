@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::copy_job::copy_job;
 use crate::support::own_process::child;
 use inotify::{Inotify, WatchMask};
-use lsyncd::local::{CopyReport, CopyTask, Memory, carry_out};
+use lsyncd::local::{CopyReport, CopyTask, Memory, run_job};
 use nix::sys::stat::Mode;
 
 use crate::support::dir::skip;
@@ -63,7 +63,7 @@ impl Site {
 
     fn compare(&mut self) -> CopyReport {
         let job = copy_job(&self.path("s"), &self.path("t"), CopyTask::Everything);
-        carry_out(&job, &mut self.memory)
+        run_job(&job, &mut self.memory)
     }
 
     /// Starts another user, who changes `t/u`. Returns `None` if other users may not run this

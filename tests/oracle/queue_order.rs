@@ -188,7 +188,7 @@ impl World {
         self.queue.activate(&ids);
         let batch: VecDeque<Chosen> = ids.iter().map(|id| (*id, self.is_deep(*id))).collect();
         if early {
-            batch.iter().for_each(|chosen| self.carry_out(*chosen));
+            batch.iter().for_each(|chosen| self.execute(*chosen));
         }
         if !batch.is_empty() {
             self.running.push((batch, early));
@@ -210,7 +210,7 @@ impl World {
         }
         let blocked = self.hangs_on_a_move(id);
         if !done && !blocked {
-            self.carry_out((id, deep));
+            self.execute((id, deep));
         }
         if ok && !blocked {
             assert!(self.queue.finish(id));
@@ -236,7 +236,7 @@ impl World {
         delay.etype() == Etype::Delete && node == Some(&None)
     }
 
-    fn carry_out(&mut self, (id, deep): Chosen) {
+    fn execute(&mut self, (id, deep): Chosen) {
         let Some(delay) = self.queue.get(id) else {
             return;
         };

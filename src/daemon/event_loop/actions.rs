@@ -16,7 +16,7 @@ impl EventLoop<'_> {
         for action in actions {
             match action {
                 Action::Watch(action) => {
-                    let actions = self.watching.carry_out(action, self.now);
+                    let actions = self.watching.perform(action, self.now);
                     self.apply(actions);
                 }
                 Action::Log(level, text) => log::say(level.category(), text),
