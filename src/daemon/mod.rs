@@ -57,7 +57,7 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
 use crate::script::{Environment, LoadError, Script};
-use crate::state;
+use crate::state::{self, StateDir};
 use crate::sync::Backoff;
 use crate::watch::Watcher;
 
@@ -160,6 +160,9 @@ fn mirror(options: Options) -> Result<Exit, LoadError> {
 
     let pid_file = start(&script.settings, &environment.options)?;
     context.open_state(&script.settings);
+    if let Some(state) = &context.state {
+        adopt_state(state, &script);
+    }
     let temporary = temporary_state(&environment.options, &script);
     let exit = match context.open_server(&script.settings) {
         Ok(()) => work(&environment, &mut context, script),
@@ -174,6 +177,14 @@ fn mirror(options: Options) -> Result<Exit, LoadError> {
         pid_file.remove();
     }
     exit
+}
+
+/// Finds the state of syncs that had another name.
+fn adopt_state(state: &StateDir, script: &Script) {
+    let syncs = script.syncs();
+    let syncs: Vec<_> = syncs.iter().map(|handle| handle.sync.borrow()).collect();
+    let configs: Vec<_> = syncs.iter().map(|sync| &sync.config).collect();
+    state.adopt_renamed(&configs);
 }
 
 /// The state directories that do not outlive the process: those of syncs that are in no

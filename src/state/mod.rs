@@ -7,6 +7,7 @@
 //! | `sources` | the identity of each source, and what is mounted at source and target |
 //! | `sample` | the part of the files that a comparison by sample reads next |
 //! | `warm_start` | plans startups by the index of a source, and makes and updates it |
+//! | `renamed` | finds the directories of syncs that had another name |
 //! | `cleanup` | removes the directories of syncs that are no longer configured |
 //!
 //! Without a usable directory no state is saved. The room may call `config`, `sync` and the rooms
@@ -14,6 +15,7 @@
 
 mod cleanup;
 pub mod pending;
+mod renamed;
 pub mod sample;
 pub mod sources;
 mod state_dir;

@@ -178,17 +178,22 @@ fn untrusted(text: &str) -> io::Error {
 /// Returns the name of a sync's directory. It is made of the configured source, so a symlink that
 /// leads elsewhere belongs to the same sync with another source directory.
 pub fn key(sync: &SyncConfig) -> String {
-    let mut name = String::new();
-    for byte in sync.name.bytes().take(100) {
+    key_of(&sync.name, sync)
+}
+
+/// As [`key`], for a sync with the same source and target that has this name.
+pub(super) fn key_of(name: &str, sync: &SyncConfig) -> String {
+    let mut shown = String::new();
+    for byte in name.bytes().take(100) {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => name.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => shown.push(byte.into()),
             // Writing to a String can't fail.
-            _ => drop(write!(name, "%{byte:02x}")),
+            _ => drop(write!(shown, "%{byte:02x}")),
         }
     }
     let target = sync.target.as_deref().unwrap_or_default();
-    let words = [sync.name.as_bytes(), &sync.named_source, target];
-    format!("{name}-{:016x}", hash(&words.join(&0)))
+    let words = [name.as_bytes(), &sync.named_source, target];
+    format!("{shown}-{:016x}", hash(&words.join(&0)))
 }
 
 /// Returns the FNV-1a hash, which is stable between versions, unlike the hash of the standard

@@ -177,6 +177,23 @@ fn a_replaced_source_is_held_at_the_start() {
     }
 }
 
+/// Another sync precedes it in the configuration, so that its name is `Sync2`.
+#[test]
+fn a_replaced_source_is_held_at_the_start_under_another_name() {
+    let dir = site();
+    let mut daemon = mirror(&dir, &config(RSYNC));
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+    replace(&dir);
+    let added = "sync{ default.direct, source = '@DIR@/old', target = '@DIR@/added' }\nsync{";
+    fs::create_dir(dir.path("added")).unwrap();
+    let config = config(RSYNC).replace("sync{", added);
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_log(HALTED);
+    assert!(dir.trg("f").exists() && dir.trg("d/g").exists(), "wiped");
+    goes_on(&dir, &mut daemon);
+}
+
 /// The file system may use the inode again.
 #[test]
 fn a_removed_and_new_source_is_held_at_the_start() {
