@@ -104,12 +104,13 @@ pub fn run_without_terminal(
     })
 }
 
-/// Kills a child and its descendants, which may keep its standard output.
+/// Kills a child and its descendants, which may keep its standard output. The child leads a process
+/// group, in which no process can fork unnoticed; those that have left it were looked up before.
 fn kill_tree(pid: Pid) {
     let below = process_tree::below([pid]);
     if let Ok(pid) = i32::try_from(pid.0) {
         // It may have ended meanwhile.
-        let _ = signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = signal::killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     }
     for process in below {
         process.kill(Signal::SIGKILL);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::copy_job::copy_job;
 use lsyncd::batch::Change;
-use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, run_job};
 use lsyncd::queue::{Etype, Policy, Pushed, Queue, Take};
 use proptest::prelude::*;
 
@@ -272,7 +272,7 @@ impl Site {
 
     fn run(&mut self) {
         if std::mem::take(&mut self.names_missing) {
-            let report = carry_out(&self.job(CopyTask::Everything), &mut self.memory);
+            let report = run_job(&self.job(CopyTask::Everything), &mut self.memory);
             self.take(&report);
         }
         let ids = self.queue.take(|_| Take::Take);
@@ -290,7 +290,7 @@ impl Site {
         });
         let job = self.job(CopyTask::Events(items.collect()));
         self.queue.activate(&ids);
-        let report = carry_out(&job, &mut self.memory);
+        let report = run_job(&job, &mut self.memory);
         for id in ids {
             assert!(self.queue.finish(id));
         }
@@ -365,7 +365,7 @@ fn a_rename_does_not_move_a_file_that_was_copied_to_its_old_name_since() {
         site.rename("a", "b");
         site.write("a");
         if everything {
-            let report = carry_out(&site.job(CopyTask::Everything), &mut site.memory);
+            let report = run_job(&site.job(CopyTask::Everything), &mut site.memory);
             site.take(&report);
         } else {
             site.queue.push(Etype::Modify, b"/a", None, 0);
