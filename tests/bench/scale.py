@@ -182,6 +182,10 @@ def starts(options, place, port, milliseconds):
         start = time.monotonic()
         run("rsync", "-ltsd", "-r", "--delete", "--no-inc-recursive", place.src + "/", target)
         print(f"  {name:<6} floor (rsync)             {time.monotonic() - start:8.3f} s", flush=True)
+        if options.plain:
+            start = time.monotonic()
+            run("rsync", "-ltsd", "-r", "--delete", place.src + "/", target)
+            print(f"  {name:<6} rsync as lsyncd calls it  {time.monotonic() - start:8.3f} s", flush=True)
         state = place.root + "/state"
         shutil.rmtree(state, ignore_errors=True)
         for watch in ["inotify", "fanotify"]:
@@ -277,6 +281,7 @@ def main():
     parser.add_argument("--fs", action="append", choices=ALL)
     parser.add_argument("--rtt", action="append", type=lambda text: None if text == "local" else int(text),
                         help="milliseconds of a round trip to the target, or local")
+    parser.add_argument("--plain", action="store_true", help="also rsync without --no-inc-recursive")
     parser.add_argument("--floor", action="store_true", help="also the floor of setting inotify watches")
     parser.add_argument("lsyncd")
     options = parser.parse_args()

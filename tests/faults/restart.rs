@@ -429,7 +429,7 @@ fn state_of_removed_syncs_is_removed() {
     let dir = Dir::new();
     let text = |name: &str| {
         format!(
-            "sync{{ default.direct, name = '{name}', source = '@SRC@', target = '@TRG@', delay = 0 }}"
+            "sync{{ default.direct, name = '{name}', source = '@SRC@', target = '@TRG@/{name}', delay = 0 }}"
         )
     };
     for name in ["first", "second"] {
