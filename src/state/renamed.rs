@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{RenameFlags, renameat_with};
+use rustix::fs::renameat;
 
 use super::state_dir::{StateDir, key, key_of};
 use crate::config::SyncConfig;
@@ -42,8 +42,7 @@ impl StateDir {
                 .filter(was_of)
                 .max_by_key(|name| age(&root, name));
             let Some(old) = newest.cloned() else { continue };
-            let flags = RenameFlags::NOREPLACE;
-            renameat_with(&root, &old, &root, new.as_str(), flags)?;
+            renameat(&root, &old, &root, new.as_str())?;
             names.remove(&old);
         }
         Ok(())
