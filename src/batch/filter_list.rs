@@ -183,6 +183,7 @@ fn with_cvs_rules(list: &PatternList<'_>, rules: &Rules, scoped: Vec<Vec<u8>>) -
     };
     let mut all: Vec<_> = included.map(include).collect();
     all.sort_unstable();
+    all.dedup();
     all.extend(scoped);
     all.extend([b":C".to_vec(), b"-C".to_vec()]);
     all
