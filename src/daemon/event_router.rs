@@ -205,22 +205,10 @@ impl Observer for EventRouter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use mio::{Poll, Token, Waker};
     use mlua::Lua;
 
     use super::*;
-    use crate::sync::tests::sync_of;
-    use crate::watch::{InotifyMode, WatchChoice};
-
-    /// Returns a watcher without directories.
-    fn idle_watcher() -> Watcher {
-        let poll = Poll::new().unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let mode = InotifyMode::CloseWrite;
-        Watcher::new(WatchChoice::Inotify, mode, None, waker).unwrap()
-    }
+    use crate::sync::tests::{idle_watcher, sync_of};
 
     fn handle(lua: &Lua, source: &str, moves: bool) -> Rc<SyncHandle> {
         let mut sync = sync_of(source.as_bytes());

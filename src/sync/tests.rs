@@ -31,7 +31,7 @@ pub(super) fn waker() -> (mio::Poll, Arc<mio::Waker>) {
 }
 
 /// Returns a watcher without directories.
-pub(super) fn idle_watcher() -> Watcher {
+pub(crate) fn idle_watcher() -> Watcher {
     let mode = InotifyMode::CloseWrite;
     Watcher::new(WatchChoice::Inotify, mode, None, waker().1).unwrap()
 }
