@@ -1,7 +1,7 @@
 //! Parses the lines of rsync's error output: which path was not sent or removed, which attribute
 //! could not be set, or neither.
 //!
-//! The tables contain the messages of rsync 3.0.9 to 3.5.0. A message that is not in them is
+//! `error_texts` contains the messages of rsync 3.0.9 to 3.5.0. A message that is not in it is
 //! [`ErrorLine::Unknown`], and the reader has to treat the whole transfer as failed.
 //!
 //! rsync writes a control character, and text that looks like an escape, as `\#ooo`. It does not
@@ -9,6 +9,8 @@
 //! returns all of them.
 
 use std::borrow::Cow;
+
+use super::error_texts::{Meaning, NEUTRAL, NamePlace, PLAIN, WITH_ERRNO};
 
 /// The meaning of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub enum ErrorLine {
     TooLong(QuotedName),
     /// The line does not concern a path to be sent: totals, exit codes, warnings.
     Neutral,
-    /// The message is not in the tables.
+    /// The message is not known.
     Unknown,
 }
 
@@ -91,260 +93,6 @@ impl Attribute {
     }
 }
 
-/// The meaning of a message in the tables.
-#[derive(Clone, Copy)]
-enum Meaning {
-    /// The path itself failed. It is to be sent, so it is in the source.
-    Path,
-    /// The path itself failed. It may be a deletion of a path that is not in the source.
-    Removal,
-    /// A directory and all that is in it failed.
-    Contents,
-    /// The path could not take the place of a directory.
-    Obstructed,
-    Attribute(Attribute),
-    /// The path is too long.
-    TooLong,
-}
-
-/// The position of the name behind the text of a message.
-#[derive(Clone, Copy)]
-enum NamePlace {
-    /// In double quotes.
-    Quoted,
-    /// Up to these bytes, or to the end of the message if they are empty.
-    Until(&'static str),
-}
-
-use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
-use Meaning::{Contents, Obstructed, Path, Removal, TooLong};
-use NamePlace::{Quoted, Until};
-
-/// Messages that end with the text and number of an error (`: Permission denied (13)`): the text in
-/// front of the name, the position of the name, and the meaning.
-const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
-    ("send_files failed to open ", Quoted, Path),
-    ("mkstemp ", Quoted, Path),
-    ("open ", Quoted, Path),
-    ("failed to open ", Quoted, Path),
-    ("read ", Quoted, Path),
-    ("read errors mapping ", Quoted, Path),
-    ("write ", Quoted, Path),
-    ("write failed on ", Quoted, Path),
-    ("ftruncate failed on ", Quoted, Path),
-    ("ftruncate ", Quoted, Path),
-    ("close failed on ", Quoted, Path),
-    ("close ", Quoted, Path),
-    ("fsync failed on ", Quoted, Path),
-    ("fsync ", Quoted, Path),
-    ("fstat ", Quoted, Path),
-    ("lseek of ", Quoted, Path),
-    ("rename failed for ", Quoted, Removal),
-    ("rename ", Quoted, Removal),
-    ("copy ", Quoted, Path),
-    ("symlink ", Quoted, Path),
-    ("mknod ", Quoted, Path),
-    ("link ", Quoted, Path),
-    ("unlink ", Quoted, Removal),
-    ("delete_file: unlink(", Until(") failed"), Removal),
-    ("delete_file: rmdir(", Until(") failed"), Contents),
-    ("readlink_stat(", Quoted, Contents),
-    ("readlink ", Quoted, Path),
-    ("link_stat ", Quoted, Contents),
-    ("stat ", Quoted, Contents),
-    ("recv_generator: failed to stat ", Quoted, Contents),
-    ("recv_generator: mkdir ", Quoted, Contents),
-    ("mkdir ", Quoted, Contents),
-    ("opendir ", Quoted, Contents),
-    ("readdir(", Quoted, Contents),
-    ("readdir ", Quoted, Contents),
-    ("change_dir ", Quoted, Contents),
-    ("push_dir ", Quoted, Contents),
-    ("get_acl: sys_acl_get_file(", Until(", ACL_TYPE"), Path),
-    ("get_acl: sys_acl_get_fd_type(", Until(", ACL_TYPE"), Path),
-    ("get_acl: acl_get_file_at(", Until(", ACL_TYPE"), Path),
-    ("get_xattr_names: llistxattr(", Quoted, Path),
-    ("get_xattr_data: lgetxattr(", Quoted, Path),
-    ("chown ", Quoted, Meaning::Attribute(Owner)),
-    ("chgrp ", Quoted, Meaning::Attribute(Group)),
-    ("failed to set times on ", Quoted, Meaning::Attribute(Times)),
-    (
-        "failed to set permissions on ",
-        Quoted,
-        Meaning::Attribute(Permissions),
-    ),
-    (
-        "failed to modify permissions on ",
-        Quoted,
-        Meaning::Attribute(Permissions),
-    ),
-    (
-        "set_acl: sys_acl_set_file(",
-        Until(", ACL_TYPE"),
-        Meaning::Attribute(Acls),
-    ),
-    (
-        "set_acl: sys_acl_set_fd_type(",
-        Until(", ACL_TYPE"),
-        Meaning::Attribute(Acls),
-    ),
-    (
-        "set_acl: acl_set_file_at(",
-        Until(", ACL_TYPE"),
-        Meaning::Attribute(Acls),
-    ),
-    (
-        "set_acl: sys_acl_delete_def_file(",
-        Until(")"),
-        Meaning::Attribute(Acls),
-    ),
-    (
-        "rsync_xal_clear: lremovexattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "rsync_xal_set: lsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "rsync_xal_set: fsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "rsync_xal_set: lremovexattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "rsync_xal_set: fremovexattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "copy_xattrs: lsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "copy_xattrs: fsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "set_xattr_acl: lsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "set_xattr_acl: fsetxattr(",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    (
-        "delete of stat xattr failed for ",
-        Quoted,
-        Meaning::Attribute(Xattrs),
-    ),
-    ("failed to write xattr ", Quoted, Meaning::Attribute(Xattrs)),
-];
-
-/// Messages without an error number.
-const PLAIN: &[(&str, NamePlace, Meaning)] = &[
-    (
-        "could not make way for new directory: ",
-        Until(""),
-        Contents,
-    ),
-    (
-        "could not make way for new regular file: ",
-        Until(""),
-        Obstructed,
-    ),
-    (
-        "could not make way for new symlink: ",
-        Until(""),
-        Obstructed,
-    ),
-    (
-        "could not make way for new device file: ",
-        Until(""),
-        Obstructed,
-    ),
-    (
-        "could not make way for new special file: ",
-        Until(""),
-        Obstructed,
-    ),
-    ("skipping overly long name: ", Until(""), TooLong),
-    ("temporary filename too long: ", Until(""), TooLong),
-    ("cannot send file with empty name in ", Quoted, Contents),
-    ("symlink has no referent: ", Quoted, Path),
-    ("skipping symlink with 0-length value: ", Quoted, Path),
-    ("[sender] cannot convert filename: ", Until(" ("), Path),
-    ("[sender] cannot convert symlink data for: ", Quoted, Path),
-    ("ERROR: daemon refused to receive file ", Quoted, Path),
-    (
-        "ERROR: daemon refused to receive directory ",
-        Quoted,
-        Contents,
-    ),
-    ("skipping daemon-excluded file ", Quoted, Path),
-    ("skipping daemon-excluded directory ", Quoted, Contents),
-    (
-        "ERROR: rejecting excluded file-list name: ",
-        Until(""),
-        Path,
-    ),
-    (
-        "ERROR: rejecting file transfer request for daemon excluded file: ",
-        Until(""),
-        Path,
-    ),
-    (
-        "ABORTING due to unsafe pathname from sender: ",
-        Until(""),
-        Path,
-    ),
-    (
-        "ABORTING due to invalid path from sender: ",
-        Until(""),
-        Path,
-    ),
-    ("recv_files: ", Quoted, Path),
-    ("ERROR: ", Until(" failed verification -- update "), Path),
-    (
-        "Time value of ",
-        Until(" truncated on receiver."),
-        Meaning::Attribute(Times),
-    ),
-    (
-        "uid 4294967295 (-1) is impossible to set on ",
-        Quoted,
-        Meaning::Attribute(Owner),
-    ),
-    (
-        "gid 4294967295 (-1) is impossible to set on ",
-        Quoted,
-        Meaning::Attribute(Group),
-    ),
-];
-
-/// Prefixes of lines that do not concern a path to be sent.
-const NEUTRAL: &[&str] = &[
-    "rsync error: ",
-    "rsync warning: ",
-    "*** Skipping any contents from this failed directory ***",
-    "file has vanished: ",
-    "directory has vanished: ",
-    "skipped diminished file: ",
-    "do_chmod: no symlink-safe chmod for ",
-    "default_perms_for_dir: ",
-    "renaming ",
-];
-
 /// The message for a path of more than `MAXPATHLEN` bytes, in front of a number and the path.
 const OVERFLOWS: &[u8] = b"filename overflows max-path len by ";
 
@@ -380,7 +128,7 @@ pub fn read(line: &[u8]) -> ErrorLine {
 }
 
 fn judged(name: QuotedName, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
-    if errno == Some(libc::ENAMETOOLONG) || matches!(meaning, TooLong) {
+    if errno == Some(libc::ENAMETOOLONG) || matches!(meaning, Meaning::TooLong) {
         return ErrorLine::TooLong(name);
     }
     if let Meaning::Attribute(attribute) = meaning
@@ -392,7 +140,7 @@ fn judged(name: QuotedName, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
         (Some(libc::ENOSPC), _) => FailureReason::Size(SizeLimit::Space),
         (Some(libc::EDQUOT), _) => FailureReason::Size(SizeLimit::Quota),
         (Some(libc::EFBIG), _) => FailureReason::Size(SizeLimit::FileSize),
-        (_, Obstructed) => FailureReason::Obstructed,
+        (_, Meaning::Obstructed) => FailureReason::Obstructed,
         _ => FailureReason::Other,
     };
     ErrorLine::Failed(name, reason)
@@ -443,9 +191,9 @@ fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(QuotedN
     table.iter().find_map(|(words, place, meaning)| {
         let rest = message.strip_prefix(words.as_bytes())?;
         let readings = match place {
-            Quoted => quoted(rest)?,
-            Until("") => vec![unescape(rest).into_owned()],
-            Until(end) => {
+            NamePlace::Quoted => quoted(rest)?,
+            NamePlace::Until("") => vec![unescape(rest).into_owned()],
+            NamePlace::Until(end) => {
                 let at = rest
                     .windows(end.len())
                     .rposition(|part| part == end.as_bytes())?;
@@ -454,8 +202,8 @@ fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(QuotedN
         };
         let name = QuotedName {
             readings,
-            with_contents: matches!(meaning, Contents),
-            may_be_deleted: !matches!(meaning, Path),
+            with_contents: matches!(meaning, Meaning::Contents),
+            may_be_deleted: !matches!(meaning, Meaning::Path),
         };
         Some((name, *meaning))
     })

@@ -270,6 +270,7 @@ fn quotes_in_a_name_make_several_readings() {
 
 #[test]
 fn metrics_have_every_attribute() {
+    use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
     let all = [Owner, Group, Permissions, Times, Acls, Xattrs];
     assert_eq!(all.map(Attribute::name), crate::status::metrics::ATTRIBUTES);
 }

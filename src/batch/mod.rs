@@ -20,8 +20,10 @@
 //! | [`dry_run`] | the dry run of a comparison, and what it finds |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | `error_lines_tests` | tests of that |
+//! | `error_texts` | the messages of rsync that are known |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
+//! | `filter_list_tests` | tests of that |
 //! | `pattern_list` | its names as patterns |
 //! | [`listing`] | the call that lists single paths of one side |
 //! | [`output`] | what rsync says of its work: progress and totals |
@@ -37,6 +39,7 @@ pub mod connection_options;
 pub mod drift_line;
 pub mod dry_run;
 pub mod error_lines;
+mod error_texts;
 pub mod files_from;
 pub mod filter_list;
 pub mod itemized;

@@ -269,18 +269,14 @@ impl Transfers {
             let Some(dry_run) = job.dry_run.take() else {
                 continue;
             };
-            match count {
-                Some(count) => {
-                    dry_run.on_counted(count);
-                    let errors = VecDeque::new();
-                    actions.extend(self.dry_run_ended(dry_run, status, errors, now));
-                }
+            let Some(count) = count else {
                 // The daemon is shutting down.
-                None => {
-                    let ids = dry_run.ids();
-                    job.handle.sync.borrow_mut().failed(ids, now);
-                }
-            }
+                let ids = dry_run.ids();
+                job.handle.sync.borrow_mut().failed(ids, now);
+                continue;
+            };
+            dry_run.on_counted(count);
+            actions.extend(self.dry_run_ended(dry_run, status, VecDeque::new(), now));
         }
         actions
     }

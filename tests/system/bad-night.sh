@@ -3,40 +3,13 @@
 # delete limit, an unmounted source, a read-only target, a broken configuration. In each, one command
 # tells the reason and the remedy; after each, the target is equal and nothing is left of it.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-deb=$1
 base bookworm rsync python3
+pair "$1"
+source() { on sender sh -ec "cd /srv/data; $1"; }
+target() { on receiver sh -ec "$1"; }
 
-ip netns add night-a
-ip netns add night-b
-undo() {
-    all_down
-    ip netns del night-a || true
-    ip netns del night-b || true
-}
-trap undo EXIT
-ip link add lsyncd0 netns night-a type veth peer name lsyncd0 netns night-b
-ip -n night-a addr add 10.79.0.1/24 dev lsyncd0
-ip -n night-b addr add 10.79.0.2/24 dev lsyncd0
-for space in night-a night-b; do
-    ip -n $space link set lo up
-    ip -n $space link set lsyncd0 up
-done
-up night-a --network-namespace-path=/run/netns/night-a
-up night-b --network-namespace-path=/run/netns/night-b
-a=$WORK/m/night-a/root b=$WORK/m/night-b/root
-source() { on night-a sh -ec "cd /srv/data; $1"; }
-target() { on night-b sh -ec "$1"; }
-
-cp "$deb" "$a/opt/lsyncd.deb"
-on night-a dpkg -i /opt/lsyncd.deb >/dev/null
-on night-b useradd -m -s /bin/sh deploy
-target 'install -d -m 700 -o deploy /home/deploy/.ssh; mkdir /srv/mirror
-    mount -t tmpfs -o size=16m,uid=deploy,mode=755 tmpfs /srv/mirror'
-on night-a sh -ec 'mkdir -p -m 700 /root/.ssh; mkdir /srv/data; mount -t tmpfs -o size=64m tmpfs /srv/data
-    ssh-keygen -q -t ed25519 -N "" -f /root/.ssh/lsyncd; echo "10.79.0.2 web2" >>/etc/hosts
-    ssh-keyscan -t ed25519 web2 >/root/.ssh/known_hosts 2>/dev/null'
-cp "$a/root/.ssh/lsyncd.pub" "$b/home/deploy/.ssh/authorized_keys"
-on night-b chown deploy /home/deploy/.ssh/authorized_keys
+target 'mkdir /srv/mirror; mount -t tmpfs -o size=16m,uid=deploy,mode=755 tmpfs /srv/mirror'
+on sender sh -c 'mkdir /srv/data; mount -t tmpfs -o size=64m tmpfs /srv/data'
 cat >"$a/etc/lsyncd/lsyncd.conf.lua" <<'LUA'
 settings { logfile = "/var/log/lsyncd/lsyncd.log", insist = true }
 sync {
@@ -45,22 +18,22 @@ sync {
     ssh = { identityFile = "/root/.ssh/lsyncd" },
 }
 LUA
-cp "$a/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/night-a/good"
+cp "$a/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/sender/good"
 
 listed() { on "$1" sh -c "cd $2 && find . -type f -exec md5sum {} + | sort"; }
-same() { [ "$(listed night-a /srv/data)" = "$(listed night-b /srv/mirror)" ]; }
+same() { [ "$(listed sender /srv/data)" = "$(listed receiver /srv/mirror)" ]; }
 # tells PART...: lsyncdctl status -trouble prints all of them, and exits with 2
 tells() {
     local text part code=0
-    text=$(on night-a lsyncdctl status -trouble) || code=$?
+    text=$(on sender lsyncdctl status -trouble) || code=$?
     [ "$code" = 2 ] || return
     for part; do
         grep -qF -- "$part" <<<"$text" || return
     done
 }
 # grep without -q, because a command whose reader ends early would fail.
-logged() { on night-a journalctl -u lsyncd -o cat | grep -- "$1" >/dev/null; }
-state() { on night-a systemctl show lsyncd -P StatusText; }
+logged() { on sender journalctl -u lsyncd -o cat | grep -- "$1" >/dev/null; }
+state() { on sender systemctl show lsyncd -P StatusText; }
 points() { state | grep '^TROUBLE in 1 sync, see lsyncdctl status' >/dev/null; }
 calm() { not points; }
 # in_trouble REASON REMEDY: all places where an administrator looks say so
@@ -70,30 +43,30 @@ in_trouble() {
     is "the log has the reason" logged "$1"
 }
 # No error that has passed is shown as present.
-clean() { on night-a lsyncdctl status | not grep 'last error\|remedy:\|^    failed:\|paths* failed'; }
+clean() { on sender lsyncdctl status | not grep 'last error\|remedy:\|^    failed:\|paths* failed'; }
 over() {
-    is "lsyncdctl waits for its end" on night-a lsyncdctl status -wait -timeout "$LIMIT"
+    is "lsyncdctl waits for its end" on sender lsyncdctl status -wait -timeout "$LIMIT"
     is "the target is equal" same
     is "nothing of it is left" clean
     soon "systemctl status is calm" calm
 }
 # A connection that is shared would survive some of the troubles.
-disconnect() { on night-a sh -c 'for pid in $(pgrep -x ssh); do kill "$pid" || true; done'; }
-service() { on night-b systemctl "$1" ssh; }
+disconnect() { on sender sh -c 'for pid in $(pgrep -x ssh); do kill "$pid" || true; done'; }
+service() { on receiver systemctl "$1" ssh; }
 
 source 'for i in $(seq 20); do echo $i >f$i; done'
-on night-a systemctl restart lsyncd
+on sender systemctl restart lsyncd
 over
 
 echo "== the link is down"
-ip -n night-b link set lsyncd0 down
+link down
 source 'echo x >link'
-silent() { { on night-a lsyncdctl status || true; } | grep 'no I/O for\|TROUBLE' >/dev/null; }
+silent() { { on sender lsyncdctl status || true; } | grep 'no I/O for\|TROUBLE' >/dev/null; }
 soon "a transfer without I/O is reported" silent
 LIMIT=300 in_trouble "No route to host" "check network and firewall"
 soon "the log repeats the reason with later failures" \
     logged 'Retrying (list): [0-9]* (ssh: .*No route to host)'
-ip -n night-b link set lsyncd0 up
+link up
 LIMIT=300 over
 
 echo "== sshd is stopped"
@@ -108,9 +81,9 @@ echo "== the target's disk is full"
 target 'dd if=/dev/zero of=/srv/mirror/fill bs=1M count=14 status=none'
 source 'head -c 4000000 /dev/urandom >big; echo small >small'
 in_trouble "No space left on device" "free space on the target"
-soon "what has room is sent" on night-b test -s /srv/mirror/small
+soon "what has room is sent" on receiver test -s /srv/mirror/small
 # Between and during retries alike.
-retries() { on night-a journalctl -u lsyncd -o cat | grep -c 'no space left on the target'; }
+retries() { on sender journalctl -u lsyncd -o cat | grep -c 'no space left on the target'; }
 before=$(retries)
 more_retries() { tells web || lapses=yes; [ "$(retries)" -ge $((before + 3)) ]; }
 lapses=''
@@ -141,15 +114,15 @@ echo "== the delete limit holds"
 source 'rm f*'
 in_trouble "20 entries would be deleted on the target" "find out what deleted the files"
 is "no past error is shown as its reason" not tells "last error"
-is "nothing is deleted" on night-b test -e /srv/mirror/f1
-is "release is the remedy" on night-a lsyncdctl release web
+is "nothing is deleted" on receiver test -e /srv/mirror/f1
+is "release is the remedy" on sender lsyncdctl release web
 over
 
 echo "== the source is unmounted"
-on night-a sh -ec 'mkdir /mnt/kept; mount --bind /srv/data /mnt/kept; umount /srv/data'
+on sender sh -ec 'mkdir /mnt/kept; mount --bind /srv/data /mnt/kept; umount /srv/data'
 in_trouble "/srv/data is not mounted any more" "mount it again"
-is "the target is kept" on night-b test -e /srv/mirror/small
-on night-a sh -ec 'mount --bind /mnt/kept /srv/data; umount /mnt/kept'
+is "the target is kept" on receiver test -e /srv/mirror/small
+on sender sh -ec 'mount --bind /mnt/kept /srv/data; umount /mnt/kept'
 over
 
 echo "== the target is read-only"
@@ -160,24 +133,24 @@ target 'mount -o remount,rw /srv/mirror'
 over
 
 echo "== a broken configuration, and systemctl reload"
-first=$(on night-a systemctl show lsyncd -P MainPID)
+first=$(on sender systemctl show lsyncd -P MainPID)
 sed -i 's/delay = 1/dealy = 1/' "$a/etc/lsyncd/lsyncd.conf.lua"
-is "it fails" not on night-a systemctl reload lsyncd
-shown() { { on night-a systemctl --no-pager -l status lsyncd || true; } | grep -F "$1" >/dev/null; }
+is "it fails" not on sender systemctl reload lsyncd
+shown() { { on sender systemctl --no-pager -l status lsyncd || true; } | grep -F "$1" >/dev/null; }
 is "systemctl status tells the reason and the remedy" shown 'Did you mean "delay"?'
-is "lsyncdctl reload refuses it, too" not on night-a lsyncdctl reload
-is "lsyncdctl status tells it" on night-a sh -c 'lsyncdctl status | grep -qF "Did you mean"'
+is "lsyncdctl reload refuses it, too" not on sender lsyncdctl reload
+is "lsyncdctl status tells it" on sender sh -c 'lsyncdctl status | grep -qF "Did you mean"'
 source 'echo x >reload'
 soon "the daemon mirrors with the previous one" same
-is "it is the same process" [ "$(on night-a systemctl show lsyncd -P MainPID)" = "$first" ]
+is "it is the same process" [ "$(on sender systemctl show lsyncd -P MainPID)" = "$first" ]
 
 echo "== a broken configuration, and systemctl restart"
-is "it fails" not on night-a systemctl restart lsyncd
+is "it fails" not on sender systemctl restart lsyncd
 soon "systemctl status tells the reason and the remedy" shown 'Status: "Failed: /etc/lsyncd/lsyncd.conf.lua'
-is "lsyncdctl says where to look" on night-a sh -c 'lsyncdctl status 2>&1 | grep -q "systemctl status lsyncd"'
+is "lsyncdctl says where to look" on sender sh -c 'lsyncdctl status 2>&1 | grep -q "systemctl status lsyncd"'
 source 'echo x >restart'
-cp "$WORK/m/night-a/good" "$a/etc/lsyncd/lsyncd.conf.lua"
-running() { on night-a systemctl -q is-active lsyncd; }
+cp "$WORK/m/sender/good" "$a/etc/lsyncd/lsyncd.conf.lua"
+running() { on sender systemctl -q is-active lsyncd; }
 soon "it starts by itself once the configuration is right" running
 over
 echo "== done"

@@ -10,6 +10,10 @@
 #   on NAME COMMAND...      run a command in it
 #   down NAME [keep]        end it and, unless it shall be kept, throw its changes away
 #   again NAME              reboot it
+#   pair DEB                two systems, `sender` with the package and an ssh key, and `receiver`, which
+#                           it calls web2, with the user deploy; $a and $b are their root directories
+#   link up|down            the network between the two
+#   authorize OPTIONS       deploy accepts the key of the sender, with these options of authorized_keys
 #   soon WHAT COMMAND...    wait until the command succeeds, at most $LIMIT seconds
 #   is WHAT COMMAND...      the command succeeds now, or the test has failed
 #   documented NAME         a configuration of docs/security.md
@@ -128,6 +132,44 @@ all_down() {
     done
 }
 trap all_down EXIT
+
+pair() {
+    local space
+    ip netns add sender
+    ip netns add receiver
+    pair_end() {
+        all_down
+        ip netns del sender || true
+        ip netns del receiver || true
+    }
+    trap pair_end EXIT
+    ip link add lsyncd0 netns sender type veth peer name lsyncd0 netns receiver
+    ip -n sender addr add 10.77.0.1/24 dev lsyncd0
+    ip -n receiver addr add 10.77.0.2/24 dev lsyncd0
+    for space in sender receiver; do
+        ip -n "$space" link set lo up
+        ip -n "$space" link set lsyncd0 up
+        up "$space" --network-namespace-path="/run/netns/$space"
+    done
+    a=$WORK/m/sender/root b=$WORK/m/receiver/root
+
+    cp "$1" "$a/opt/lsyncd.deb"
+    on sender dpkg -i /opt/lsyncd.deb >/dev/null
+    on receiver useradd -m -s /bin/sh deploy
+    on receiver install -d -m 700 -o deploy /home/deploy/.ssh
+    on sender install -d -m 700 /root/.ssh
+    on sender ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/lsyncd
+    echo "10.77.0.2 web2" >>"$a/etc/hosts"
+    on sender sh -c 'ssh-keyscan -t ed25519 web2 >/root/.ssh/known_hosts 2>/dev/null'
+    authorize ""
+}
+
+link() { ip -n receiver link set lsyncd0 "$1"; }
+
+authorize() {
+    printf '%s%s\n' "$1" "$(cat "$a/root/.ssh/lsyncd.pub")" >"$b/home/deploy/.ssh/authorized_keys"
+    on receiver chown deploy /home/deploy/.ssh/authorized_keys
+}
 
 soon() {
     local what=$1 i

@@ -3,54 +3,19 @@
 # other by ssh as the README says, comes up again after a cut of the link and after a reboot;
 # then the other configurations of docs/security.md, with a receiver that may do less.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-deb=$1
 # rrsync is a script for Python.
 base bookworm rsync python3
-
-link() { ip -n two-b link set lsyncd0 "$1"; }
-ip netns add two-a
-ip netns add two-b
-undo() {
-    all_down
-    ip netns del two-a || true
-    ip netns del two-b || true
-}
-trap undo EXIT
-ip link add lsyncd0 netns two-a type veth peer name lsyncd0 netns two-b
-ip -n two-a addr add 10.77.0.1/24 dev lsyncd0
-ip -n two-b addr add 10.77.0.2/24 dev lsyncd0
-for space in two-a two-b; do
-    ip -n $space link set lo up
-    ip -n $space link set lsyncd0 up
-done
-
-up two-a --network-namespace-path=/run/netns/two-a
-up two-b --network-namespace-path=/run/netns/two-b
-a=$WORK/m/two-a/root b=$WORK/m/two-b/root
-cp "$deb" "$a/opt/lsyncd.deb"
-on two-a dpkg -i /opt/lsyncd.deb >/dev/null
-
-on two-b useradd -m -s /bin/sh deploy
-on two-b install -d -o deploy /var/www
-on two-b install -d -m 700 -o deploy /home/deploy/.ssh
-on two-a install -d -m 700 /root/.ssh
-on two-a ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/lsyncd
-echo "10.77.0.2 web2" >>"$a/etc/hosts"
-on two-a sh -c 'ssh-keyscan -t ed25519 web2 >/root/.ssh/known_hosts 2>/dev/null'
-key() { # key OPTIONS: what the receiver lets the key do
-    printf '%s%s\n' "$1" "$(cat "$a/root/.ssh/lsyncd.pub")" >"$b/home/deploy/.ssh/authorized_keys"
-    on two-b chown deploy /home/deploy/.ssh/authorized_keys
-}
+pair "$1"
+on receiver install -d -o deploy /var/www
 same() { [ -z "$(rsync -rlin --delete --exclude cache "$a/var/www/" "$b/var/www/")" ]; }
 
 echo "== a web root"
-key ''
 mkdir -p "$a/var/www/cache"
 echo '<h1>one</h1>' >"$a/var/www/index.html"
 cp "$here/packaging/examples/web-root.lua" "$a/etc/lsyncd/lsyncd.conf.lua"
 sed -i 's/delay     = 5/delay     = 1/' "$a/etc/lsyncd/lsyncd.conf.lua"
-on two-a systemctl restart lsyncd
-is "lsyncdctl waits until the tree is there" on two-a lsyncdctl status -wait -timeout "$LIMIT"
+on sender systemctl restart lsyncd
+is "lsyncdctl waits until the tree is there" on sender lsyncdctl status -wait -timeout "$LIMIT"
 is "and it is there" same
 mkdir -p "$a/var/www/blog/2026"
 echo first >"$a/var/www/blog/2026/first.txt"
@@ -72,34 +37,34 @@ echo late >"$a/var/www/late.html"
 mkdir "$a/var/www/later"
 sleep 40
 is "nothing has arrived" not test -e "$b/var/www/late.html"
-is "the daemon runs" on two-a systemctl -q is-active lsyncd
-is "and says that it is not current" not on two-a lsyncdctl status
+is "the daemon runs" on sender systemctl -q is-active lsyncd
+is "and says that it is not current" not on sender lsyncdctl status
 link up
 LIMIT=240 soon "it arrives when the link is back" same
 
 echo "== a reboot"
-again two-a
+again sender
 echo again >"$a/var/www/again.html"
 soon "it arrives after a reboot" same
 
 echo "== rrsync: the key can write to one directory and do nothing else"
-key "command=\"/usr/bin/rrsync -wo /var/www\",restrict "
+authorize "command=\"/usr/bin/rrsync -wo /var/www\",restrict "
 documented rrsync >"$a/etc/lsyncd/lsyncd.conf.lua"
-is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
-on two-a systemctl restart lsyncd
+is "the configuration is right" on sender lsyncd -check /etc/lsyncd/lsyncd.conf.lua
+on sender systemctl restart lsyncd
 echo restricted >"$a/var/www/restricted.html"
 LIMIT=120 soon "changes arrive" same
 rm "$a/var/www/restricted.html"
 LIMIT=120 soon "deletions, too" same
-is "a shell does not" not on two-a ssh -i /root/.ssh/lsyncd deploy@web2 id
+is "a shell does not" not on sender ssh -i /root/.ssh/lsyncd deploy@web2 id
 
 echo "== fake super: owners are kept by a user that is not root"
-key ''
+authorize ""
 documented fake-super >"$a/etc/lsyncd/lsyncd.conf.lua"
-is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
-on two-a systemctl restart lsyncd
+is "the configuration is right" on sender lsyncd -check /etc/lsyncd/lsyncd.conf.lua
+on sender systemctl restart lsyncd
 echo owned >"$a/var/www/owned.html"
-on two-a chown 1234:1234 /var/www/owned.html
+on sender chown 1234:1234 /var/www/owned.html
 LIMIT=120 soon "changes arrive" same
 is "the file belongs to the receiving user" [ "$(stat -c %U "$b/var/www/owned.html")" != root ]
 
@@ -107,12 +72,12 @@ echo "== an rsync daemon"
 documented rsyncd.conf >"$b/etc/rsyncd.conf"
 echo 'lsyncd:secret' >"$b/etc/rsyncd.secrets"
 chmod 600 "$b/etc/rsyncd.secrets"
-on two-b systemctl start rsync
+on receiver systemctl start rsync
 echo secret >"$a/etc/lsyncd/web2.password"
 chmod 600 "$a/etc/lsyncd/web2.password"
 documented daemon >"$a/etc/lsyncd/lsyncd.conf.lua"
-is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
-on two-a systemctl restart lsyncd
+is "the configuration is right" on sender lsyncd -check /etc/lsyncd/lsyncd.conf.lua
+on sender systemctl restart lsyncd
 echo served >"$a/var/www/served.html"
 LIMIT=120 soon "changes arrive" same
 echo "== done"

@@ -117,6 +117,16 @@ impl EventLoop<'_> {
         }
     }
 
+    /// Takes turns until a sync has entries. Asserts that it has none before all directories are
+    /// watched.
+    fn run_until_watched_and_pending(&mut self, sync: &str) {
+        self.run_until(|event_loop| {
+            let is_crawling = event_loop.watching.watcher().crawling();
+            assert!(!is_crawling || !event_loop.is_pending(sync));
+            event_loop.is_pending(sync)
+        });
+    }
+
     /// Takes turns until the loop ends.
     fn run_to_its_end(&mut self) -> Exit {
         let limit = Instant::now() + LIMIT;
@@ -409,11 +419,7 @@ fn the_comparison_after_an_overflow_begins_when_all_directories_are_watched() {
     let mut event_loop = site.start();
     event_loop.pause("one");
     event_loop.watching.overflow();
-    event_loop.run_until(|event_loop| {
-        let is_crawling = event_loop.watching.watcher().crawling();
-        assert!(!is_crawling || !event_loop.is_pending("one"));
-        event_loop.is_pending("one")
-    });
+    event_loop.run_until_watched_and_pending("one");
 }
 
 #[test]
@@ -428,11 +434,7 @@ fn a_source_that_is_back_is_compared_when_all_directories_are_watched() {
     fs::rename(&source, &other).unwrap();
     event_loop.run_until(|_| handle.sync.borrow().halted().is_some());
     fs::rename(&other, &source).unwrap();
-    event_loop.run_until(|event_loop| {
-        let is_crawling = event_loop.watching.watcher().crawling();
-        assert!(!is_crawling || !event_loop.is_pending("one"));
-        event_loop.is_pending("one")
-    });
+    event_loop.run_until_watched_and_pending("one");
 }
 
 /// User functions get each path.
