@@ -8,7 +8,7 @@ use crate::batch;
 use crate::daemon::inspect::explain;
 use crate::log::escape;
 use crate::paths;
-use crate::queue::{Delay, Status, Time};
+use crate::queue::{Delay, Etype, Status, Time};
 use crate::script::SyncHandle;
 use crate::status::number_format::{counted, span};
 use crate::sync::{Clock, Sync};
@@ -139,6 +139,9 @@ fn entry(delay: &Delay<'_>, path: &[u8], now: Time) -> (&'static str, String) {
         if let Some(to) = to {
             what.push_str(&format!(" to {}", escape(&to)));
         }
+    }
+    if delay.etype() == Etype::Delete && from.ends_with(b"/") {
+        what.push_str(" (a comparison, if the directory exists)");
     }
     let overdue = || span(Clock::until(delay.first_due(), now).as_secs_f64());
     match delay.status() {

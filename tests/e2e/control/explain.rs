@@ -51,6 +51,25 @@ fn a_path_is_explained_from_pending_to_sent() {
 }
 
 #[test]
+fn the_comparison_of_a_directory_is_explained() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    dir.mkdir("d");
+    dir.write("d/f", "x");
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.hold();
+    done(&dir, &["resync", "one", "d"]);
+    wait_state(&dir, &mut daemon, State::Sending);
+    for (path, what) in [("d", "Delete"), ("d/f", "Delete of /d/")] {
+        let expected = format!("    sending  {what} (a comparison, if the directory exists)");
+        let said = explain(&dir, path);
+        assert!(said.contains(&expected), "{said}");
+    }
+    fake.release();
+    wait_state(&dir, &mut daemon, State::Current);
+}
+
+#[test]
 fn a_failed_path_is_explained_with_the_reason() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
