@@ -323,6 +323,11 @@ impl SendingSide {
         }
     }
 
+    /// Ends the transfers whose source has changed since their start.
+    pub fn end_outdated(&mut self) -> Vec<Action> {
+        self.transfers.end_outdated()
+    }
+
     /// Sends a signal to all processes and their descendants, and stops all threads.
     pub fn signal_all(&mut self, signal: Signal) {
         self.transfers.signal_all(signal);

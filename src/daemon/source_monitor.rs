@@ -300,6 +300,9 @@ impl SourceMonitor {
             log::escape(&sync.config.source)
         );
         self.due.get_or_insert(now + RECHECK_INTERVAL);
+        if why != NO_ANSWER {
+            sync.note_source_change();
+        }
         sync.halt(why).then(|| Action::error(line))
     }
 }

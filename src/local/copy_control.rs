@@ -21,21 +21,27 @@ impl<T: StopCheck> StopCheck for Arc<T> {
     }
 }
 
-/// The stop flag of all jobs, and the progress of one job.
+/// The stop flags of all jobs and of one job, and the progress of the job.
 #[derive(Debug, Default)]
 pub struct CopyControl {
-    stop: Arc<AtomicBool>,
+    stop_all: Arc<AtomicBool>,
+    stop: AtomicBool,
     steps: AtomicU64,
     compared: AtomicU64,
 }
 
 impl CopyControl {
     /// Returns the control of a job that has not begun.
-    pub fn new(stop: Arc<AtomicBool>) -> CopyControl {
+    pub fn new(stop_all: Arc<AtomicBool>) -> CopyControl {
         CopyControl {
-            stop,
+            stop_all,
             ..CopyControl::default()
         }
+    }
+
+    /// Stops the job as soon as possible.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Counts an entry that has been compared.
@@ -58,7 +64,7 @@ impl CopyControl {
 impl StopCheck for CopyControl {
     fn is_stopped(&self) -> bool {
         self.steps.fetch_add(1, Ordering::Relaxed);
-        self.stop.is_stopped()
+        self.stop.is_stopped() || self.stop_all.is_stopped()
     }
 }
 
@@ -68,11 +74,13 @@ mod tests {
 
     #[test]
     fn each_question_is_a_step_of_its_job_alone() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let [one, other] = [(); 2].map(|()| CopyControl::new(Arc::clone(&stop)));
+        let stop_all = Arc::new(AtomicBool::new(false));
+        let [one, other] = [(); 2].map(|()| CopyControl::new(Arc::clone(&stop_all)));
         assert!(!one.is_stopped() && !one.is_stopped());
         assert_eq!((one.steps(), other.steps()), (2, 0));
-        stop.store(true, Ordering::Relaxed);
+        one.stop();
+        assert!(one.is_stopped() && !other.is_stopped());
+        stop_all.store(true, Ordering::Relaxed);
         assert!(one.is_stopped() && other.is_stopped());
     }
 }

@@ -60,7 +60,7 @@ pub struct Mirror<'a> {
 
 /// Carries out a job.
 pub fn run_job(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
-    let entered = Beneath::enter(&orders.source)
+    let entered = enter_source(orders)
         .map_err(|error| closed("read", &orders.source, &error))
         .and_then(|source| match Beneath::enter_or_make(&orders.target) {
             Ok(target) => Ok((source, target)),
@@ -119,6 +119,16 @@ pub fn run_job(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
     }
     mirror.finish();
     mirror.report
+}
+
+fn enter_source(orders: &CopyJob) -> io::Result<Beneath> {
+    let source = Beneath::enter(&orders.source)?;
+    let found = fs::fstat(source.directory(b"/")?.as_fd())?;
+    let is_same = |numbers| numbers == (found.st_dev, found.st_ino);
+    match orders.source_numbers.is_none_or(is_same) {
+        true => Ok(source),
+        false => Err(io::Error::other("it is another directory")),
+    }
 }
 
 fn closed(what: &str, path: &[u8], error: &io::Error) -> CopyReport {

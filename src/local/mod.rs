@@ -59,6 +59,8 @@ pub struct CopyJob {
     pub token: u64,
     /// The source, an absolute path.
     pub source: Vec<u8>,
+    /// Device and inode of the source, if another directory at the path must not be copied.
+    pub source_numbers: Option<(u64, u64)>,
     /// The target, a local directory; created if its parent exists.
     pub target: Vec<u8>,
     /// True if files on the target that are not in the source are to be deleted.

@@ -217,15 +217,18 @@ impl Children {
         Ok(signal::kill(nix::unistd::Pid::from_raw(number), signal)?)
     }
 
-    /// Sends a signal to a child and its descendants.
+    /// Sends a signal to a child and its descendants. The child is stopped while these are searched
+    /// for, which takes longer the more processes the host has.
     ///
     /// # Errors
     /// As for [`Children::kill`].
     pub fn kill_tree(&self, pid: Pid, signal: Signal) -> io::Result<()> {
+        self.kill(pid, Signal::SIGSTOP)?;
         for descendant in process_tree::below([pid]) {
             descendant.kill(signal);
         }
-        self.kill(pid, signal)
+        self.kill(pid, signal)?;
+        self.kill(pid, Signal::SIGCONT)
     }
 
     /// Returns the number of children that have not been reaped.

@@ -109,7 +109,10 @@ pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation
 }
 
 /// Queues the entries of a transfer that was ended in order to be repeated. This is not a failure.
-pub fn repeat(job: &Job, now: Time) {
+pub fn repeat(job: &mut Job, now: Time) {
+    if let Some(dry_run) = job.dry_run.take() {
+        job.ids = dry_run.ids().to_vec();
+    }
     let mut sync = job.handle.sync.borrow_mut();
     sync.transferred();
     sync.requeue(&job.ids, now);

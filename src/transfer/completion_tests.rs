@@ -4,11 +4,16 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
 
 use super::*;
+use crate::local::{CopyControl, StopCheck};
+use crate::process::Pid;
 use crate::script::ScriptRequest;
 use crate::sync::IndexState;
-use crate::transfer::spawn;
+use crate::transfer::{recall, spawn};
 use crate::watch::Event;
 
 const OPENED: &str =
@@ -300,8 +305,8 @@ fn hooks_are_told_of_the_first_failure_and_of_each_success() {
 /// A transfer that is repeated on purpose has not failed.
 #[test]
 fn a_transfer_that_was_ended_to_be_repeated_is_no_failure() {
-    let transfer = Transfer::of("", &["a"]);
-    repeat(&transfer.job, 0);
+    let mut transfer = Transfer::of("", &["a"]);
+    repeat(&mut transfer.job, 0);
     assert_eq!(transfer.pending(), ["/a"]);
     let next = transfer.handle.sync.borrow_mut().next(0);
     assert!(matches!(next, crate::sync::Next::Act(_)));
@@ -310,6 +315,34 @@ fn a_transfer_that_was_ended_to_be_repeated_is_no_failure() {
     retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0);
     assert_eq!(transfer.pending(), ["/a"]);
     assert_eq!(transfer.handle.sync.borrow().failures(), 1);
+}
+
+#[test]
+fn transfers_of_a_source_that_has_changed_are_ended_once() {
+    let end = |job: &mut Job| recall::end_processes([(Pid(7), job)].into_iter());
+    let mut transfer = Transfer::of("", &["a"]);
+    assert_eq!(end(&mut transfer.job), []);
+    transfer.handle.sync.borrow_mut().note_source_change();
+    let kill = Action::SignalTree(Pid(7), Signal::SIGTERM);
+    assert_eq!(end(&mut transfer.job)[0], kill);
+    assert_eq!(end(&mut transfer.job), []);
+    repeat(&mut transfer.job, 0);
+    assert_eq!(transfer.pending(), ["/a"]);
+    // A later transfer reads the source as it is.
+    let now = micros(Duration::from_secs(100));
+    let mut later = begin(&transfer.job.script, &transfer.handle, now);
+    assert_eq!(end(&mut later), []);
+
+    let mut copy = Transfer::of("", &["a"]);
+    let control = Arc::new(CopyControl::default());
+    copy.job.control = Some(Arc::clone(&control));
+    copy.handle.sync.borrow_mut().note_source_change();
+    let stopped = recall::stop_copies([&mut copy.job].into_iter());
+    assert!(stopped.len() == 1 && copy.job.is_restarted && control.is_stopped());
+
+    let mut unguarded = Transfer::of("guard = false,", &["a"]);
+    unguarded.handle.sync.borrow_mut().note_source_change();
+    assert_eq!(end(&mut unguarded.job), []);
 }
 
 #[test]
@@ -337,7 +370,7 @@ fn each_end_of_a_transfer_is_noted() {
     let ends: [End; 3] = [
         |transfer| drop(transfer.end(&[], 0)),
         |transfer| drop(retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0)),
-        |transfer| repeat(&transfer.job, 0),
+        |transfer| repeat(&mut transfer.job, 0),
     ];
     for end in ends {
         let mut transfer = Transfer::of("", &["a"]);

@@ -101,6 +101,20 @@ impl DryRun {
         &self.request.ids
     }
 
+    /// Returns true if the transfer may be started: the source is the one that the dry run has
+    /// examined.
+    pub fn may_be_followed(&self) -> bool {
+        let sync = self.request.handle.sync.borrow();
+        let is_held = sync.is_lost() || sync.halted().is_some();
+        !is_held && sync.source_violation().is_none()
+    }
+
+    /// Queues the entries again, without a failure.
+    pub fn put_back(&self, now: Time) {
+        let mut sync = self.request.handle.sync.borrow_mut();
+        sync.requeue(self.ids(), now);
+    }
+
     /// Returns the transfer.
     pub fn into_request(self) -> SpawnRequest {
         self.request

@@ -135,6 +135,7 @@ impl LocalJobs {
         let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),
+            source_numbers: sync.watched_source(),
             target: request.target,
             delete: request.delete,
             delete_excluded: request.delete_excluded,

@@ -5,6 +5,7 @@
 //! | `transfers` | the component: starts processes and threads and evaluates their ends |
 //! | `spawn` | the command of a request |
 //! | `backups` | the dated directory of a transfer, and the removal of old ones |
+//! | `recall` | ends transfers whose source has changed |
 //! | `bandwidth` | limits by time of day |
 //! | `job` | one running process, its entries and its output |
 //! | `progress` | the progress of a process or thread, for people |
@@ -14,6 +15,7 @@
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced`, `onFailed` and `onRecovered` |
 //! | `delete_limit` | dry runs for `maxDelete` |
+//! | `dry_runs` | their start and end |
 //! | `transfer_log` | the entry of the transfer log for a process that has ended |
 //! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |
@@ -25,11 +27,13 @@ mod backups;
 mod bandwidth;
 mod completion;
 mod delete_limit;
+mod dry_runs;
 mod entry_count;
 mod hooks;
 mod job;
 mod local_jobs;
 mod progress;
+mod recall;
 mod scanner_call;
 mod spawn;
 mod stall_detector;

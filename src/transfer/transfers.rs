@@ -1,7 +1,7 @@
 //! The running processes and copy threads of syncs.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,11 +12,12 @@ use nix::sys::signal::Signal;
 use super::backups::Backups;
 use super::bandwidth;
 use super::completion::{self, Evaluation};
-use super::delete_limit::{DryRun, DryRunResult, put_off};
+use super::delete_limit::DryRun;
 use super::entry_count::EntryCounts;
 use super::hooks::Hooks;
 use super::job::{self, Job};
 use super::local_jobs::{self, LocalJobs};
+use super::recall;
 use super::spawn;
 use super::stall_detector::StallDetector;
 use crate::component::Action;
@@ -33,13 +34,13 @@ const EXIT_NOT_EXECUTED: ExitStatus = ExitStatus::Exit(255);
 
 /// The running processes and copy threads of the syncs of one configuration.
 pub struct Transfers {
-    children: Rc<RefCell<Children>>,
-    waker: Arc<Waker>,
-    script: Rc<Script>,
+    pub(super) children: Rc<RefCell<Children>>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) script: Rc<Script>,
     syncs: Vec<Rc<SyncHandle>>,
     jobs: HashMap<Pid, Job>,
     local_jobs: LocalJobs,
-    counts: EntryCounts,
+    pub(super) counts: EntryCounts,
     stall_detector: StallDetector,
     hooks: Hooks,
     backups: Backups,
@@ -158,18 +159,7 @@ impl Transfers {
     /// Starts a process, or first a dry run of it if its deletions are limited.
     pub fn start(&mut self, request: SpawnRequest, now: Time) -> Vec<Action> {
         if DryRun::is_needed(&request) {
-            let command = DryRun::command(&request);
-            let spawned = self.children.borrow_mut().spawn(command);
-            let script = Rc::clone(&self.script);
-            match spawned {
-                Ok(pid) => self.add(pid, Job::dry_run(DryRun::new(request), script)),
-                Err(error) => {
-                    let program = request.program.clone();
-                    let job = Job::unsent(request, script);
-                    return self.not_spawned(&job, &program, error, now);
-                }
-            }
-            return Vec::new();
+            return self.start_dry_run(request, now);
         }
         self.execute(request, now)
     }
@@ -185,9 +175,11 @@ impl Transfers {
         let mut actions = Vec::new();
         let ended = self.local_jobs.ended();
         let any = !ended.is_empty();
-        for (job, report) in ended {
+        for (mut job, report) in ended {
             before(job.handle());
-            if let Some(status) = local_jobs::status(&job, &report, now) {
+            if job.is_restarted {
+                completion::repeat(&mut job, now);
+            } else if let Some(status) = local_jobs::status(&job, &report, now) {
                 actions.extend(self.evaluate(&job, status, now));
             }
         }
@@ -237,7 +229,7 @@ impl Transfers {
     ) -> Vec<Action> {
         let is_stalled = self.stall_detector.ended(pid);
         if job.is_restarted && !status.is_success() {
-            completion::repeat(&job, now);
+            completion::repeat(&mut job, now);
             return Vec::new();
         }
         if is_stalled && !status.is_success() {
@@ -261,26 +253,6 @@ impl Transfers {
         self.backups.on_ended(pid, status);
     }
 
-    /// Evaluates the dry runs whose count is complete.
-    pub fn on_counted(&mut self, now: Time) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for (mut job, status, count) in self.counts.ended() {
-            job.leave();
-            let Some(dry_run) = job.dry_run.take() else {
-                continue;
-            };
-            let Some(count) = count else {
-                // The daemon is shutting down.
-                let ids = dry_run.ids();
-                job.handle.sync.borrow_mut().failed(ids, now);
-                continue;
-            };
-            dry_run.on_counted(count);
-            actions.extend(self.dry_run_ended(dry_run, status, VecDeque::new(), now));
-        }
-        actions
-    }
-
     /// Checks running transfers for stalls if it is time to.
     pub fn on_timer(&mut self, now: Instant) -> Vec<Action> {
         self.backups.on_turn();
@@ -291,6 +263,15 @@ impl Transfers {
             observer.observe(pid, is_local)
         });
         actions.extend(self.local_jobs.on_timer(now));
+        actions
+    }
+
+    /// Ends the transfers whose source has changed since their start, in order to repeat them when
+    /// the source is accepted.
+    pub fn end_outdated(&mut self) -> Vec<Action> {
+        let jobs = self.jobs.iter_mut().map(|(&pid, job)| (pid, job));
+        let mut actions = recall::end_processes(jobs);
+        actions.extend(recall::stop_copies(self.local_jobs.jobs_mut()));
         actions
     }
 
@@ -390,7 +371,7 @@ impl Transfers {
     }
 
     /// Starts one process.
-    fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
+    pub(super) fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
         let wall = cron::wall_time();
         let limit = bandwidth::limit(&mut request, wall);
         self.backups.date(&mut request, SystemTime::now());
@@ -413,7 +394,7 @@ impl Transfers {
     }
 
     /// Handles the failure to start the process of a job, or its dry run.
-    fn not_spawned(
+    pub(super) fn not_spawned(
         &mut self,
         job: &Job,
         program: &[u8],
@@ -438,38 +419,6 @@ impl Transfers {
                     wait.as_secs()
                 ));
                 sync.counters.failed(EXIT_NOT_EXECUTED, text.into_bytes());
-            }
-        }
-        Vec::new()
-    }
-
-    /// Starts the transfer of a dry run, defers its entries, or counts the source first. The
-    /// failure of a dry run is handled as one of the transfer, which is not started.
-    fn dry_run_ended(
-        &mut self,
-        dry_run: DryRun,
-        status: ExitStatus,
-        errors: VecDeque<Vec<u8>>,
-        now: Time,
-    ) -> Vec<Action> {
-        match dry_run.result(status) {
-            DryRunResult::Failed => {
-                log::warn(format_args!(
-                    "{}: the dry run for maxDelete failed, nothing is sent",
-                    dry_run.handle().sync.borrow().config.name
-                ));
-                let job = Job::unsent(dry_run.into_request(), Rc::clone(&self.script));
-                job.take_errors(errors);
-                return self.evaluate(&job, status, now);
-            }
-            DryRunResult::Transfer => return self.execute(dry_run.into_request(), now),
-            DryRunResult::Exceeded(deleted, total) => {
-                put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);
-            }
-            DryRunResult::Count => {
-                let job = Job::dry_run(dry_run, Rc::clone(&self.script));
-                let waker = Arc::clone(&self.waker);
-                self.counts.start(job, status, waker, now);
             }
         }
         Vec::new()

@@ -238,6 +238,7 @@ fn copy(c: &mut Criterion) {
         let orders = CopyJob {
             token: 0,
             source: place("s"),
+            source_numbers: None,
             target: place("t"),
             delete: true,
             delete_excluded: false,

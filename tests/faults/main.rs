@@ -11,6 +11,7 @@
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | exposed | users who own a directory in the source |
 //! | replaced | sources with an empty directory in their place |
+//! | replaced_while_sending | sources that disappear after the start of a transfer |
 //! | stalls | transfers without I/O |
 //! | silent_peer | a stop while the peer of a connection does not answer |
 //! | startup | failures before the first transfer |
@@ -65,6 +66,7 @@ mod races;
 mod random_failures;
 mod reload;
 mod replaced;
+mod replaced_while_sending;
 mod restart;
 mod rules;
 mod silent_peer;

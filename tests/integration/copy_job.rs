@@ -13,6 +13,7 @@ pub fn copy_job(source: &Path, target: &Path, task: CopyTask) -> CopyJob {
     CopyJob {
         token: 0,
         source: bytes(source),
+        source_numbers: None,
         target: bytes(target),
         delete: true,
         delete_excluded: false,

@@ -94,6 +94,26 @@ pub fn data(path: PathBuf) -> fs::Metadata {
     fs::symlink_metadata(path).unwrap()
 }
 
+/// The directory at the path was replaced after the daemon had checked it.
+#[test]
+fn another_directory_in_place_of_the_source_is_not_copied() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("f"), "text").unwrap();
+    pair.compare();
+    let numbers = |path: PathBuf| (data(path.clone()).dev(), data(path).ino());
+    let source = numbers(pair.source(""));
+    fs::remove_file(pair.source("f")).unwrap();
+    for (expected, is_refused) in [(numbers(pair.target("")), true), (source, false)] {
+        let job = CopyJob {
+            source_numbers: Some(expected),
+            ..copy_job(&pair.source(""), &pair.target(""), CopyTask::Everything)
+        };
+        let report = run_job(&job, &mut pair.memory);
+        assert_eq!(report.closed.is_some(), is_refused, "{:?}", report.closed);
+        assert_eq!(pair.target("f").exists(), is_refused);
+    }
+}
+
 /// The other name may be outside of the target, as in a snapshot.
 #[test]
 fn a_target_file_with_hard_links_outside_is_not_changed_in_place() {

@@ -311,6 +311,12 @@ impl Running<'_> {
         assert!(gone, "children are left\n{}", self.log());
     }
 
+    /// Waits until the daemon, which may be stopped, has no running children.
+    pub fn wait_children_gone(&mut self) {
+        let gone = poll(|| processes_with(&mark(self.dir, self.name)).len() == 1);
+        assert!(gone, "children are left\n{}", self.log());
+    }
+
     /// Sends TERM, waits for the end, and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);

@@ -94,6 +94,8 @@ impl<'a> EventLoop<'a> {
         let is_stopping = self.shutdown.is_some();
         let actions = self.watching.on_turn(is_stopping, self.now);
         self.apply(actions);
+        let actions = self.sending.end_outdated();
+        self.apply(actions);
         let actions = self
             .sending
             .reap(&mut self.audits, &self.watching, self.now);
@@ -109,6 +111,8 @@ impl<'a> EventLoop<'a> {
             self.continue_shutdown();
         } else {
             self.run_due();
+            let actions = self.sending.end_outdated();
+            self.apply(actions);
         }
         self.check_onepass();
         if self.ending.is_some() {

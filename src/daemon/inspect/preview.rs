@@ -177,6 +177,7 @@ impl Preview {
             let job = CopyJob {
                 token: 0,
                 source: sync.config.source.clone(),
+                source_numbers: sync.watched_source(),
                 target: request.target,
                 delete: request.delete,
                 delete_excluded: request.delete_excluded,

@@ -23,6 +23,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 pub use self::deletions::DeleteGuard;
 use self::source::{AcceptedSource, SourceFacts};
@@ -49,6 +50,8 @@ pub(super) struct GuardState {
     probe: Option<target::Probe>,
     /// The source is accepted when the target has answered.
     awaits_target: bool,
+    /// The time at which the source or a mount in it disappeared last.
+    source_changed: Option<Instant>,
     nested_mounts: nested_mounts::NestedMounts,
     deletions: DeleteGuard,
 }
@@ -175,6 +178,18 @@ impl Sync {
     /// Returns the directory that was accepted last as the source.
     pub fn accepted_source(&self) -> Option<&SourceIdentity> {
         self.guard.source.directory()
+    }
+
+    /// Records that a transfer which runs now may find another source than that of its start.
+    pub fn note_source_change(&mut self) {
+        if self.config.guard.on {
+            self.guard.source_changed = Some(Instant::now());
+        }
+    }
+
+    /// Returns true if a transfer that was started at this time may find another source.
+    pub fn source_changed_since(&self, start: Instant) -> bool {
+        self.guard.source_changed.is_some_and(|time| start <= time)
     }
 
     /// Returns device and inode of the source, if the guard is on.

@@ -72,6 +72,9 @@ impl Sync {
         let mut nested_mounts = std::mem::take(&mut self.guard.nested_mounts);
         let changes = nested_mounts.update(mounted, |mount| self.contains_mount(mount));
         self.guard.nested_mounts = nested_mounts;
+        if !changes.gone.is_empty() {
+            self.note_source_change();
+        }
         self.protect_missing_mounts();
         changes
     }
