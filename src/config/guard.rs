@@ -31,6 +31,15 @@ impl MaxDelete {
             MaxDelete::Percent(most) => count > 0 && count as f64 * 100.0 > most * total as f64,
         }
     }
+
+    /// Returns the greatest number of deletions among `total` entries that does not exceed the
+    /// limit.
+    pub fn most(self, total: u64) -> u64 {
+        match self {
+            MaxDelete::Count(most) => most,
+            MaxDelete::Percent(most) => (most * total as f64 / 100.0) as u64,
+        }
+    }
 }
 
 /// The guard of one sync.
@@ -186,6 +195,12 @@ mod tests {
         let half = MaxDelete::Percent(50.0);
         assert!(!half.exceeded(5, 10) && half.exceeded(6, 10));
         assert!(!half.exceeded(0, 0) && half.exceeded(1, 0));
+        for total in 0..300 {
+            for limit in [half, MaxDelete::Percent(0.7), MaxDelete::Count(3)] {
+                let most = limit.most(total);
+                assert!(!limit.exceeded(most, total) && limit.exceeded(most + 1, total));
+            }
+        }
         assert!(!MaxDelete::Count(3).exceeded(3, 3) && MaxDelete::Count(3).exceeded(4, 100));
     }
 }

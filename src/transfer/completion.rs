@@ -91,9 +91,9 @@ pub fn evaluate(job: &Job, status: ExitStatus, now: Time) -> mlua::Result<Evalua
     })
 }
 
-/// Queues the entries of a transfer that the stall detector ended, with a delay that grows each
-/// time.
-pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation {
+/// Queues the entries of a transfer that was ended by the stall detector or a delete limit, with a
+/// delay that grows each time.
+pub fn retry_ended(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation {
     if let Some(dry_run) = job.dry_run.take() {
         job.ids = dry_run.ids().to_vec();
     }

@@ -312,7 +312,7 @@ fn a_transfer_that_was_ended_to_be_repeated_is_no_failure() {
     assert!(matches!(next, crate::sync::Next::Act(_)));
     assert_eq!(transfer.handle.sync.borrow().failures(), 0);
     let mut transfer = Transfer::of("", &["a"]);
-    retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0);
+    retry_ended(&mut transfer.job, ExitStatus::Signal(9), 0);
     assert_eq!(transfer.pending(), ["/a"]);
     assert_eq!(transfer.handle.sync.borrow().failures(), 1);
 }
@@ -369,7 +369,7 @@ fn each_end_of_a_transfer_is_noted() {
     type End = fn(&mut Transfer);
     let ends: [End; 3] = [
         |transfer| drop(transfer.end(&[], 0)),
-        |transfer| drop(retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0)),
+        |transfer| drop(retry_ended(&mut transfer.job, ExitStatus::Signal(9), 0)),
         |transfer| repeat(&mut transfer.job, 0),
     ];
     for end in ends {

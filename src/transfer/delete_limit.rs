@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use mlua::Table;
 
+use crate::batch::probe::Binary;
 use crate::batch::{dry_run, output};
 use crate::config::MaxDelete;
 use crate::log;
@@ -13,6 +14,9 @@ use crate::process::{Command, ExitStatus, Output, Stdin};
 use crate::queue::{DelayId, Time};
 use crate::script::{SpawnRequest, SyncHandle};
 use crate::sync::DeleteGuard;
+
+/// rsync(1): the option that limits deletions.
+const OPTION: &[u8] = b"--max-delete=";
 
 /// A dry run and the transfer that waits for its result.
 pub struct DryRun {
@@ -27,8 +31,8 @@ pub struct DryRun {
 /// The result of a dry run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DryRunResult {
-    /// The transfer starts.
-    Transfer,
+    /// The transfer starts, with this limit of deletions if there is one.
+    Transfer(Option<u64>),
     /// The entries of the source are counted, and the dry run is evaluated again.
     Count,
     /// More than the limit would be deleted: this many of a total.
@@ -120,6 +124,19 @@ impl DryRun {
         self.request
     }
 
+    /// Returns the transfer with a limit of deletions, because the source may change after the dry
+    /// run. An option of the configuration's own follows and takes precedence. A wrapper gets none.
+    pub fn into_limited_request(self, most: Option<u64>) -> SpawnRequest {
+        let mut request = self.request;
+        if let Some(most) = most
+            && Binary::plain(&request.program).is_some()
+        {
+            let option = [OPTION, most.to_string().as_bytes()].concat();
+            request.args.insert(0, option);
+        }
+        request
+    }
+
     /// Returns what follows this end of the dry run.
     pub fn result(&self, status: ExitStatus) -> DryRunResult {
         if !matches!(status, ExitStatus::Exit(0 | 23 | 24)) {
@@ -128,7 +145,7 @@ impl DryRun {
         let deleted = self.deleted.get();
         let mut sync = self.request.handle.sync.borrow_mut();
         let Some(limit) = sync.config.guard.max_delete else {
-            return DryRunResult::Transfer;
+            return DryRunResult::Transfer(None);
         };
         let known = self.entries(sync.delete_guard());
         let total = known.unwrap_or(0);
@@ -144,7 +161,7 @@ impl DryRun {
         };
         sync.delete_guard_mut().set_target_entries(left);
         sync.deletions_within_limit();
-        DryRunResult::Transfer
+        DryRunResult::Transfer(Some(limit.most(total)))
     }
 
     /// Takes in the number of entries of the source.
@@ -174,6 +191,12 @@ impl DryRun {
         }
         guard.target_entries()
     }
+}
+
+/// Returns true if a transfer begins with the limit of [`DryRun::into_limited_request`].
+pub fn is_limited(request: &SpawnRequest) -> bool {
+    let first = request.args.first();
+    first.is_some_and(|word| word.starts_with(OPTION))
 }
 
 /// Defers the entries of a transfer that exceeds the delete limit, and logs it. If the limit was lifted
@@ -286,9 +309,9 @@ mod tests {
         ];
         // The target has the files of the source, without the created and with the deleted ones.
         for (limit, deleted, expected) in [
-            ("2", 2, DryRunResult::Transfer),
+            ("2", 2, DryRunResult::Transfer(Some(2))),
             ("2", 3, DryRunResult::Exceeded(3, 11)),
-            ("'20%'", 2, DryRunResult::Transfer),
+            ("'20%'", 2, DryRunResult::Transfer(Some(2))),
             ("'20%'", 3, DryRunResult::Exceeded(3, 11)),
         ] {
             let run = dry_run(limit, true, deleted, &stats);
@@ -300,7 +323,7 @@ mod tests {
                 let result = run.result(ExitStatus::Exit(code));
                 assert_eq!(result, expected, "{limit} {deleted}");
             }
-            let is_sent = expected == DryRunResult::Transfer;
+            let is_sent = matches!(expected, DryRunResult::Transfer(_));
             assert_eq!(target_entries(&run), is_sent.then_some(10));
         }
     }
@@ -316,7 +339,7 @@ mod tests {
         assert_eq!(run.result(done), DryRunResult::Exceeded(3, 14));
         let run = dry_run("'20%'", false, 3, &files);
         run.on_counted(12);
-        assert_eq!(run.result(done), DryRunResult::Transfer);
+        assert!(matches!(run.result(done), DryRunResult::Transfer(_)));
         assert_eq!(target_entries(&run), Some(12));
         // What is deleted now is not there for the next share.
         let run = dry_run("'20%'", false, 1, &files);
@@ -325,7 +348,7 @@ mod tests {
             .borrow_mut()
             .delete_guard_mut()
             .set_target_entries(Some(5));
-        assert_eq!(run.result(done), DryRunResult::Transfer);
+        assert!(matches!(run.result(done), DryRunResult::Transfer(_)));
         assert_eq!(target_entries(&run), Some(4));
         assert_eq!(run.result(done), DryRunResult::Count);
     }

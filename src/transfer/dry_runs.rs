@@ -73,7 +73,9 @@ impl Transfers {
                 job.take_errors(errors);
                 return self.evaluate(&job, status, now);
             }
-            DryRunResult::Transfer => return self.execute(dry_run.into_request(), now),
+            DryRunResult::Transfer(most) => {
+                return self.execute(dry_run.into_limited_request(most), now);
+            }
             DryRunResult::Exceeded(deleted, total) => {
                 put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);
             }

@@ -70,6 +70,8 @@ pub struct Job {
     unknown: RefCell<Vec<Vec<u8>>>,
     /// The limit of its bandwidth, if it is to be repeated when that changes.
     pub(super) limit: Option<Vec<u8>>,
+    /// rsync stops deleting at the delete limit of the configuration.
+    pub(super) has_delete_limit: bool,
     /// It was ended in order to be repeated.
     pub(super) is_restarted: bool,
     /// The work is a retry: failures are logged once, at the end.
@@ -107,6 +109,7 @@ impl Job {
             blame: Default::default(),
             unknown: Default::default(),
             limit: None,
+            has_delete_limit: false,
             is_restarted: false,
             repeated: false,
             is_unsent: false,

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::backups::Backups;
 use super::bandwidth;
 use super::completion::{self, Evaluation};
-use super::delete_limit::DryRun;
+use super::delete_limit::{self, DryRun};
 use super::entry_count::EntryCounts;
 use super::hooks::Hooks;
 use super::job::{self, Job};
@@ -31,6 +31,9 @@ use crate::state;
 
 /// The exit code of lsyncd's children whose program cannot be executed.
 const EXIT_NOT_EXECUTED: ExitStatus = ExitStatus::Exit(255);
+
+/// rsync(1), exit code 25: the `--max-delete` limit stopped deletions.
+const EXIT_DELETE_LIMIT: ExitStatus = ExitStatus::Exit(25);
 
 /// The running processes and copy threads of the syncs of one configuration.
 pub struct Transfers {
@@ -232,8 +235,15 @@ impl Transfers {
             completion::repeat(&mut job, now);
             return Vec::new();
         }
-        if is_stalled && !status.is_success() {
-            let evaluation = completion::retry_stalled(&mut job, status, now);
+        let is_exceeding = job.has_delete_limit && status == EXIT_DELETE_LIMIT;
+        if is_exceeding {
+            let name = &job.handle.sync.borrow().config.name;
+            log::warn(format_args!(
+                "{name}: rsync would have deleted more than its dry run; it has stopped deleting"
+            ));
+        }
+        if is_exceeding || is_stalled && !status.is_success() {
+            let evaluation = completion::retry_ended(&mut job, status, now);
             return self.apply(&job, status, evaluation, now);
         }
         match job.dry_run.take() {
@@ -372,6 +382,7 @@ impl Transfers {
 
     /// Starts one process.
     pub(super) fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
+        let has_delete_limit = delete_limit::is_limited(&request);
         let wall = cron::wall_time();
         let limit = bandwidth::limit(&mut request, wall);
         self.backups.date(&mut request, SystemTime::now());
@@ -384,6 +395,7 @@ impl Transfers {
         let spawned = self.children.borrow_mut().spawn(command);
         let mut job = Job::of_request(request, roots, Rc::clone(&self.script));
         job.limit = limit;
+        job.has_delete_limit = has_delete_limit;
         match spawned {
             Ok(pid) => {
                 self.add(pid, job);

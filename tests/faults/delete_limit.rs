@@ -5,6 +5,7 @@ use std::fs;
 use crate::guard::{MIRROR, with};
 use crate::support::daemon::Daemon;
 use crate::support::dir::Dir;
+use crate::support::script::SSH;
 
 #[test]
 fn too_much_would_be_deleted_at_once() {
@@ -216,6 +217,44 @@ fn part_of_the_target_would_be_deleted_by_a_list() {
 }
 
 /// The transfer does not start for any exit code of the dry run, and for any table of exit codes.
+/// The dry run has read the source, and the transfer has not.
+#[test]
+fn deletions_after_the_dry_run_are_limited() {
+    for (list, limit) in [("auto", "5"), ("filter", "5"), ("auto", "'25%'")] {
+        let dir = Dir::new();
+        let wait = "echo >> @DIR@/calls
+            while [ -e @DIR@/held$(wc -l < @DIR@/calls) ]; do sleep 0.05; done\n";
+        dir.script("bin/ssh", &(dir.expand(wait) + SSH));
+        for n in 0..20 {
+            dir.write(format!("f{n}"), "1");
+        }
+        let options = format!("archive = true, rsh = '@DIR@/bin/ssh', list = '{list}'");
+        let config = with(&format!("{{ maxDelete = {limit} }}"))
+            .replace("archive = true", &options)
+            .replace("\"@TRG@\"", "\"host:@TRG@\"")
+            .replace("settings{", "settings{ controlSocket = '@DIR@/sock',");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_equal();
+        daemon.settle();
+        let calls = || dir.text("calls").lines().count();
+        let transfer = calls() + 2;
+        let held = format!("held{transfer}");
+        dir.put(&held, "");
+        assert!(dir.ctl(&["resync"]).status().unwrap().success());
+        daemon.wait_for("the transfer has begun", |_| calls() == transfer);
+        for n in 0..18 {
+            fs::remove_file(dir.src(format!("f{n}"))).unwrap();
+        }
+        fs::remove_file(dir.path(&held)).unwrap();
+        daemon.wait_log("it has stopped deleting");
+        daemon.wait_log("13 entries would be deleted on the target, more than");
+        let left = fs::read_dir(dir.trg("")).unwrap().count();
+        assert_eq!(left, 15, "{list} {limit}");
+        assert!(dir.ctl(&["release"]).status().unwrap().success());
+        daemon.wait_equal();
+    }
+}
+
 #[test]
 fn a_failed_dry_run_starts_no_transfer() {
     for (failure, more) in [
