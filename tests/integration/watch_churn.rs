@@ -23,7 +23,7 @@ fn some_path(random: &mut Random, places: &[&str]) -> String {
 
 /// Tries one operation. Returns its name if it succeeded; most fail because their paths do not
 /// exist.
-fn operate(random: &mut Random, base: &Path, places: &[&str]) -> Option<String> {
+pub fn operate(random: &mut Random, base: &Path, places: &[&str]) -> Option<String> {
     let (from, to) = (some_path(random, places), some_path(random, places));
     let (path, other) = (base.join(&from), base.join(&to));
     let exchange = RenameFlags::RENAME_EXCHANGE;

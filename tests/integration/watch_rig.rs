@@ -35,6 +35,8 @@ pub struct Log {
     pub follow: Follow,
     /// The observer processes renames as such; contents are reported for other observers.
     pub moves: bool,
+    /// The paths that were reported as contents, with the number of each.
+    pub found: Vec<(String, u64)>,
     pub overflows: usize,
     pub lost: Vec<(usize, Loss)>,
     pub back: Vec<usize>,
@@ -106,7 +108,8 @@ impl Observer for Log {
         self.follow
     }
 
-    fn found(&mut self, path: &[u8], _: u64) {
+    fn found(&mut self, path: &[u8], number: u64) {
+        self.found.push((self.relative(path), number));
         if !self.moves {
             self.event(Event::Create { path });
         }
@@ -155,6 +158,11 @@ pub struct Rig {
 impl Rig {
     /// Returns a rig that watches nothing.
     pub fn bare() -> Rig {
+        Rig::tracking(None)
+    }
+
+    /// Returns a rig that watches nothing, and reports files that are not closed after this time.
+    pub fn tracking(staleness: Option<Duration>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let poll = Poll::new().unwrap();
@@ -165,6 +173,7 @@ impl Rig {
             model: BTreeSet::new(),
             follow: Follow::Nothing,
             moves: false,
+            found: Vec::new(),
             overflows: 0,
             lost: Vec::new(),
             back: Vec::new(),
@@ -176,7 +185,7 @@ impl Rig {
         Rig {
             _dir: dir,
             base,
-            watcher: Watcher::new(choice(), InotifyMode::CloseWrite, None, waker).unwrap(),
+            watcher: Watcher::new(choice(), InotifyMode::CloseWrite, staleness, waker).unwrap(),
             log,
             poll,
             marks: 0,
@@ -215,6 +224,11 @@ impl Rig {
         self.base.join(path)
     }
 
+    /// Returns the absolute path of a relative one, as the watcher has it.
+    pub fn absolute(&self, path: &str) -> Vec<u8> {
+        [self.log.base.as_slice(), path.as_bytes()].concat()
+    }
+
     pub fn mkdir(&self, path: &str) {
         fs::create_dir_all(self.path(path)).unwrap();
     }
@@ -235,9 +249,13 @@ impl Rig {
         self.watcher.turn(Instant::now(), &mut self.log);
     }
 
-    /// Runs turns until `done`.
+    /// Runs turns until `done`, which may become true without an event.
     pub fn until(&mut self, what: &str, done: impl Fn(&Rig) -> bool) {
-        let mut events = Events::with_capacity(4);
+        self.run(what, Some(Duration::from_millis(50)), done);
+    }
+
+    /// Runs turns when the watcher requests them, at most after `interval`, until `done`.
+    fn run(&mut self, what: &str, interval: Option<Duration>, done: impl Fn(&Rig) -> bool) {
         let end = Instant::now() + PATIENCE;
         loop {
             self.turn();
@@ -252,14 +270,18 @@ impl Rig {
                     &self.log.events[tail..]
                 );
             }
-            // The condition may become true without an event.
-            let end = now + Duration::from_millis(50);
+            let end = interval.map_or(end, |interval| now + interval);
             let deadline = self.watcher.next_deadline().unwrap_or(end).min(end);
-            let timeout = deadline.saturating_duration_since(now);
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => panic!("{error}"),
-                _ => {}
-            }
+            self.sleep(deadline.saturating_duration_since(now));
+        }
+    }
+
+    /// Waits until the waker fires, at most for this time. Returns true if it has.
+    pub fn sleep(&mut self, timeout: Duration) -> bool {
+        let mut events = Events::with_capacity(4);
+        match self.poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => panic!("{error}"),
+            _ => !events.is_empty(),
         }
     }
 
@@ -285,6 +307,12 @@ impl Rig {
             Told::Create(path) | Told::Modify(path) | Told::Delete(path) if *path == mark)
         };
         self.log.events.retain(|told| !is_mark(told));
+    }
+
+    /// Runs turns until all events before this call have been reported.
+    pub fn reach_mark(&mut self) {
+        let mark = self.watcher.event_mark();
+        self.run("the mark", None, |rig| rig.watcher.has_reported(mark));
     }
 
     pub fn told(&self, told: &Told) -> bool {
@@ -357,6 +385,9 @@ impl Rig {
             "{hint}: not told {missing:?}, wrongly told {surplus:?}"
         );
         assert_eq!(self.log.troubles, [""; 0], "{hint}");
+        if Rig::has_watches() {
+            assert_eq!(self.log.overflows, 0, "{hint}");
+        }
     }
 }
 
