@@ -244,4 +244,80 @@ mod tests {
             assert!(open_below(&root, path.as_bytes()).is_err(), "{path}");
         }
     }
+    /// A pipe would block the loop, and a link leads out of the source.
+    #[test]
+    fn only_a_directory_is_opened() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        create_dir_all(path("dir/sub")).unwrap();
+        File::create(path("file")).unwrap();
+        symlink("dir", path("link")).unwrap();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let root = File::open(top.path()).unwrap();
+        for name in ["file", "link", "pipe", "none"] {
+            assert!(open(&root, name.as_bytes()).is_err(), "{name}");
+            assert!(open_below(&root, name.as_bytes()).is_err(), "{name}");
+        }
+        assert!(open(&root, b"dir").is_ok());
+        let directory = open_below(&root, b"dir/sub/").unwrap();
+        let flags = rustix::io::fcntl_getfd(&directory).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    /// Returns the paths that are found below `/top/`, in order, and true if a thread read them.
+    fn read_all(top: File, wants: fn(&[u8]) -> bool) -> (Vec<String>, bool) {
+        let scope = crate::watch::Scope {
+            root: b"/top/".to_vec(),
+            wants: Arc::new(wants),
+        };
+        let scopes = Scopes::new(vec![scope]);
+        let mut read = ContentsRead::new(top.into(), b"/top/".to_vec(), Tell::All, scopes);
+        let mut found = Vec::new();
+        let mut tell = |path| found.push(String::from_utf8(path).unwrap());
+        while !read.is_large() {
+            if !read.step(true, &mut tell).unwrap() {
+                return (found, false);
+            }
+        }
+        let mut poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let mut events = mio::Events::with_capacity(1);
+        let running = read.go_on(Arc::clone(&waker)).unwrap();
+        loop {
+            match running.take() {
+                Ok(Some((paths, error))) => {
+                    assert!(error.is_none());
+                    paths.into_iter().for_each(&mut tell);
+                }
+                Ok(None) => poll.poll(&mut events, None).unwrap(),
+                Err(()) => return (found, true),
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_tree_is_found_inline_and_a_large_one_on_a_thread() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        create_dir_all(path("a/no/b")).unwrap();
+        File::create(path("a/f")).unwrap();
+        let open = || File::open(top.path()).unwrap();
+        let wants = |path: &[u8]| !path.ends_with(b"/no/");
+        let (mut found, on_thread) = read_all(open(), wants);
+        found.sort();
+        assert_eq!(found, ["/top/a/", "/top/a/f", "/top/a/no/"]);
+        assert!(!on_thread);
+        for number in 0..3 * BATCH_PATHS {
+            File::create(path(&format!("a/{number}"))).unwrap();
+        }
+        for number in 0..100 {
+            create_dir_all(path(&format!("d/{number}/x"))).unwrap();
+        }
+        let (mut found, on_thread) = read_all(open(), wants);
+        assert!(on_thread);
+        let all = found.len();
+        found.sort();
+        found.dedup();
+        assert_eq!((all, found.len()), (3204, 3204));
+    }
 }

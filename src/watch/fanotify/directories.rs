@@ -329,10 +329,48 @@ mod tests {
         assert!(known.place_at(0, b"r", b, b"x").is_none());
         known.leave(0, b"a");
         assert_eq!(path(&known, b), None);
+        // It may be anywhere, so it has to be looked up.
+        assert!(known.find(0, b"a").is_none() && known.find(0, b"b").is_none());
         known.place_at(0, b"a", root, b"back");
         assert_eq!(path(&known, b).unwrap(), "/src/back/b/");
         known.leave(0, b"b");
         assert!(known.find(0, b"b").is_none());
+        known.leave(0, b"a");
+        assert_eq!(known.slots.len() - known.free.len(), 1);
+        known.clear();
+        assert!(known.find(0, b"r").is_none());
+    }
+
+    /// A directory that is removed while others are below it would give them wrong paths.
+    #[test]
+    fn directories_around_others_stay() {
+        let mut known = KnownDirectories::default();
+        known.insert_root(0, b"r", b"/");
+        let root = known.find(0, b"r").unwrap();
+        let outer = known.place_at(0, b"o", root, b"o").unwrap();
+        let inner = known.place_at(0, b"i", outer, b"i").unwrap();
+        for number in 0..2 * MAX_DIRECTORIES as u32 {
+            let handle = number.to_ne_bytes();
+            let id = known.place_at(0, &handle, inner, b"x").unwrap();
+            assert_eq!(path(&known, id).unwrap(), "/o/i/x/");
+        }
+        assert_eq!(known.find(0, b"o"), Some(outer));
+        assert_eq!(known.slots.len() - known.free.len(), MAX_DIRECTORIES);
+    }
+
+    #[test]
+    fn only_what_was_added_is_outside() {
+        let mut known = KnownDirectories::default();
+        for number in 0..5000u32 {
+            known.add_outside(1, &number.to_ne_bytes());
+        }
+        for number in 0..5000u32 {
+            assert!(known.is_outside(1, &number.to_ne_bytes()));
+            assert!(!known.is_outside(0, &number.to_ne_bytes()));
+            assert!(!known.is_outside(1, &(number + 5000).to_ne_bytes()));
+        }
+        known.filters_changed();
+        assert!(!known.is_outside(1, &0u32.to_ne_bytes()));
     }
 
     #[test]

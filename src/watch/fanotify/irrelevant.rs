@@ -63,3 +63,57 @@ fn is_irrelevant(record: &EventRecord<'_>, is_outside: impl Fn(EntryName<'_>) ->
     let mut entries = entries.into_iter().flatten().peekable();
     entries.peek().is_some() && entries.all(is_outside)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::QUEUE;
+    use super::super::records::tests::{SYSTEM, info, record, rename};
+    use super::*;
+
+    const IN: &[u8] = b"\x01\0\0\0in";
+    const OUT: &[u8] = b"\x01\0\0\0outside";
+
+    fn entry(mask: u64, directory: &[u8]) -> Vec<u8> {
+        record(mask, &[info(2, SYSTEM, directory, Some(b"name"))])
+    }
+
+    #[test]
+    fn only_what_changes_nothing_inside_is_dropped() {
+        let (create, delete) = (libc::FAN_CREATE, libc::FAN_DELETE);
+        let directory = libc::FAN_ONDIR;
+        let records = [
+            (entry(create, OUT), false),
+            (entry(create, IN), true),
+            (entry(delete, OUT), false),
+            (entry(create | directory, OUT), false),
+            (entry(delete | directory, OUT), true),
+            ((QUEUE.overflow)(), true),
+            (rename(0, [OUT, b"a"], [OUT, b"b"], b"file"), false),
+            (rename(0, [OUT, b"a"], [IN, b"b"], b"file"), true),
+            (rename(0, [IN, b"a"], [OUT, b"b"], b"file"), true),
+            (rename(directory, [OUT, b"a"], [OUT, b"b"], b"root"), true),
+        ];
+        let directories = IrrelevantDirectories::default();
+        let all: Vec<u8> = records
+            .iter()
+            .flat_map(|(bytes, _)| bytes.clone())
+            .collect();
+        assert_eq!(directories.filter(&all), None);
+        let bytes = OUT;
+        directories.add(HandleRef {
+            system: SYSTEM,
+            bytes,
+        });
+        let other = *b"SYSTEM 2";
+        directories.add(HandleRef {
+            system: other,
+            bytes: IN,
+        });
+        let kept = records.iter().filter(|(_, is_kept)| *is_kept);
+        let kept: Vec<u8> = kept.flat_map(|(bytes, _)| bytes.clone()).collect();
+        assert_eq!(directories.filter(&all), Some(kept.clone()));
+        assert_eq!(directories.filter(&kept), None);
+        directories.clear();
+        assert_eq!(directories.filter(&all), None);
+    }
+}

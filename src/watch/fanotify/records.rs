@@ -204,12 +204,12 @@ pub fn mask(mode: InotifyMode, unclosed: bool) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// Returns an information record in the kernel's format.
-    fn info(kind: u8, system: [u8; 8], handle: &[u8], name: Option<&[u8]>) -> Vec<u8> {
+    pub fn info(kind: u8, system: [u8; 8], handle: &[u8], name: Option<&[u8]>) -> Vec<u8> {
         let mut bytes = vec![kind, 0, 0, 0];
         bytes.extend(system);
         bytes.extend((handle.len() as u32 - 4).to_ne_bytes());
@@ -224,13 +224,54 @@ mod tests {
         bytes
     }
 
-    fn record(mask: u64, infos: &[Vec<u8>]) -> Vec<u8> {
+    /// Returns a record in the kernel's format.
+    pub fn record(mask: u64, infos: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = overflow();
         bytes.extend(infos.concat());
         let length = bytes.len() as u32;
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
         bytes[8..16].copy_from_slice(&mask.to_ne_bytes());
         bytes
+    }
+
+    /// Returns the record of a rename, whose names are each a directory and a name in it.
+    pub fn rename(mask: u64, from: [&[u8]; 2], to: [&[u8]; 2], target: &[u8]) -> Vec<u8> {
+        let infos = [
+            info(10, SYSTEM, from[0], Some(from[1])),
+            info(12, SYSTEM, to[0], Some(to[1])),
+            info(1, SYSTEM, target, None),
+        ];
+        record(libc::FAN_RENAME | mask, &infos)
+    }
+
+    /// The file system of [`rename`].
+    pub const SYSTEM: [u8; 8] = *b"SYSTEM 1";
+
+    #[test]
+    fn a_change_of_a_directory_itself_has_the_name_of_a_period() {
+        let handle = &b"\x01\0\0\0aaaa"[..];
+        let bytes = record(
+            libc::FAN_ATTRIB | libc::FAN_ONDIR,
+            &[info(3, SYSTEM, handle, None)],
+        );
+        let entry = decode(&bytes).next().unwrap().entry.unwrap();
+        assert_eq!((entry.directory.bytes, entry.name), (handle, &b"."[..]));
+    }
+
+    #[test]
+    fn the_mask_has_what_counts_as_a_change() {
+        let names = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_RENAME;
+        let always = names | libc::FAN_ATTRIB | libc::FAN_ONDIR;
+        let (close, modify) = (libc::FAN_CLOSE_WRITE, libc::FAN_MODIFY);
+        let expected = [
+            (InotifyMode::CloseWrite, false, close),
+            (InotifyMode::CloseWrite, true, close | modify),
+            (InotifyMode::Modify, false, modify),
+            (InotifyMode::CloseWriteOrModify, false, close | modify),
+        ];
+        for (mode, unclosed, contents) in expected {
+            assert_eq!(mask(mode, unclosed), always | contents, "{mode:?}");
+        }
     }
 
     #[test]

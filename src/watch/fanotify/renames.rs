@@ -388,3 +388,95 @@ fn swaps(record: &EventRecord<'_>, following: &[u8]) -> bool {
     };
     decode(following).take(FOLLOWING).any(is_second)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::tests::{SYSTEM, rename as renamed};
+    use super::*;
+
+    fn entry<'a>(directory: &'a [u8], name: &'a [u8]) -> EntryName<'a> {
+        let system = SYSTEM;
+        let bytes = directory;
+        EntryName {
+            directory: HandleRef { system, bytes },
+            name,
+        }
+    }
+
+    fn rename<'a>(from: [&'a [u8]; 2], to: [&'a [u8]; 2], target: &'a [u8]) -> Rename<'a> {
+        Rename {
+            from: entry(from[0], from[1]),
+            to: entry(to[0], to[1]),
+            target: Some(HandleRef {
+                system: SYSTEM,
+                bytes: target,
+            }),
+            directory: true,
+            replaces: false,
+            swaps: false,
+        }
+    }
+
+    #[test]
+    fn an_exchange_is_the_reverse_of_a_rename_of_another_object() {
+        let (a, b): ([&[u8]; 2], [&[u8]; 2]) = ([b"d", b"a"], [b"e", b"b"]);
+        let others: [[&[u8]; 2]; 3] = [[b"d", b"b"], [b"e", b"a"], [b"f", b"b"]];
+        let mut recent = RecentRenames::default();
+        assert!(!recent.is_exchange(0, &rename(a, b, b"1")));
+        for other in others {
+            assert!(!recent.is_exchange(0, &rename(other, a, b"2")));
+            assert!(!recent.is_exchange(0, &rename(b, other, b"2")));
+        }
+        assert!(!recent.is_exchange(1, &rename(b, a, b"2")));
+        assert!(!recent.is_exchange(0, &rename(a, b, b"2")));
+        assert!(recent.is_exchange(0, &rename(b, a, b"1")));
+        recent.clear();
+        assert!(!recent.is_exchange(0, &rename(b, a, b"1")));
+        // Back again.
+        assert!(!recent.is_exchange(0, &rename(a, b, b"1")));
+    }
+
+    #[test]
+    fn an_exchange_is_known_among_many_renames() {
+        let (a, b): ([&[u8]; 2], [&[u8]; 2]) = ([b"d", b"a"], [b"e", b"b"]);
+        let mut recent = RecentRenames::default();
+        for number in 0..3 * MAX_RECENT {
+            recent.is_exchange(0, &rename(a, b, b"1"));
+            let name = number.to_string();
+            let other = [&b"d"[..], name.as_bytes()];
+            recent.is_exchange(0, &rename(other, [b"x", b"x"], b"3"));
+            assert!(recent.is_exchange(0, &rename(b, a, b"2")), "{number}");
+            assert!(recent.0.len() <= MAX_RECENT);
+        }
+    }
+
+    #[test]
+    fn the_second_half_of_an_exchange_follows_soon() {
+        let mask = libc::FAN_ONDIR;
+        let (a, b): ([&[u8]; 2], [&[u8]; 2]) = ([b"dddd", b"a"], [b"eeee", b"b"]);
+        let first = renamed(mask, a, b, b"1111");
+        let second = renamed(mask, b, a, b"2222");
+        let first = decode(&first).next().unwrap();
+        let change = super::super::records::tests::record(
+            libc::FAN_CREATE,
+            &[super::super::records::tests::info(
+                2,
+                SYSTEM,
+                b"dddd",
+                Some(b"x"),
+            )],
+        );
+        assert!(swaps(&first, &second));
+        assert!(swaps(&first, &[change.clone(), second.clone()].concat()));
+        assert!(!swaps(&first, &change));
+        assert!(!swaps(&first, &[]));
+        for (from, to) in [(a, b), (b, b), (b, [a[0], b[1]]), ([a[0], b[1]], a)] {
+            assert!(!swaps(&first, &renamed(mask, from, to, b"2222")));
+        }
+        let many = [change.repeat(FOLLOWING), second].concat();
+        assert!(!swaps(&first, &many));
+        // A record without names is no rename.
+        let none = EventRecord::default();
+        assert!(!swaps(&none, &change));
+    }
+}

@@ -72,3 +72,58 @@ impl UpcomingRenames {
         self.0.get(&SeekDirectory(system, handle))?.front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::tests::{SYSTEM, rename as renamed};
+    use super::*;
+
+    const DIRECTORY: u64 = libc::FAN_ONDIR;
+    const HANDLE: &[u8] = b"\x01\0\0\0handle";
+
+    #[test]
+    fn a_directory_has_the_name_before_the_first_rename_that_is_not_handled() {
+        let parents = [b"\x01\0\0\0pa", b"\x01\0\0\0pb", b"\x01\0\0\0pc"];
+        let place = |at: usize| [&parents[at][..], &parents[at][4..]];
+        let reads = [
+            renamed(DIRECTORY, place(0), place(1), HANDLE),
+            renamed(0, place(0), place(1), b"\x01\0\0\0file"),
+            renamed(DIRECTORY, place(1), place(2), HANDLE),
+        ]
+        .concat();
+        let mut upcoming = UpcomingRenames::default();
+        assert!(upcoming.is_empty());
+        upcoming.on_read(&reads);
+        let own = |at: usize| (place(at)[0].to_vec(), place(at)[1].to_vec());
+        assert_eq!(upcoming.name_of(SYSTEM, HANDLE), Some(&own(0)));
+        assert_eq!(upcoming.name_of(*b"SYSTEM 2", HANDLE), None);
+        assert_eq!(upcoming.name_of(SYSTEM, b"\x01\0\0\0file"), None);
+        let records: Vec<_> = decode(&reads).collect();
+        upcoming.on_handled(&records[0]);
+        upcoming.on_handled(&records[1]);
+        assert_eq!(upcoming.name_of(SYSTEM, HANDLE), Some(&own(1)));
+        assert!(!upcoming.is_empty());
+        upcoming.on_handled(&records[2]);
+        assert!(upcoming.is_empty() && upcoming.name_of(SYSTEM, HANDLE).is_none());
+    }
+
+    #[test]
+    fn each_directory_has_its_own_names() {
+        let handle = |number: u32| [&b"\x01\0\0\0"[..], &number.to_ne_bytes()].concat();
+        let mut upcoming = UpcomingRenames::default();
+        for number in 0..2000 {
+            let (name, to) = (number.to_string(), [HANDLE, &b"new"[..]]);
+            upcoming.on_read(&renamed(
+                DIRECTORY,
+                [HANDLE, name.as_bytes()],
+                to,
+                &handle(number),
+            ));
+        }
+        for number in 0..2000 {
+            let name = upcoming.name_of(SYSTEM, &handle(number)).unwrap();
+            assert_eq!(name.1, number.to_string().as_bytes());
+            assert_eq!(upcoming.name_of(SYSTEM, &handle(number + 2000)), None);
+        }
+    }
+}
