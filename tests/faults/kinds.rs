@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
 use crate::support::daemon::{Daemon, MIRROR, Running};
-use crate::support::dir::{Dir, skip};
+use crate::support::dir::{Dir, skip, under_fanotify};
 
 fn settled<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     Daemon::new(dir, config).start_and_settle()
@@ -38,8 +38,15 @@ fn file_truncated_by_its_path_then_renamed() {
 #[test]
 fn file_being_written_is_sent_when_it_is_closed() {
     let dir = Dir::new();
+    // A directory that may have been created during a transfer is sent with its open files. With
+    // fanotify, a transfer counts as running until all events of its time have been read.
+    if under_fanotify() {
+        dir.mkdir("new");
+    }
     let mut daemon = settled(&dir, MIRROR);
-    dir.mkdir("new");
+    if !under_fanotify() {
+        dir.mkdir("new");
+    }
     let mut file = File::create(dir.src("new/f")).unwrap();
     file.write_all(b"the first half, ").unwrap();
     for n in 0..3 {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::rsyncssh::{CONFIG, names, site};
+use super::rsyncssh::{CONFIG, is_move_reported, names, site};
 use super::start;
 
 /// mv would move the directory into it, and what the source has there would be missing.
@@ -35,7 +35,8 @@ fn nothing_is_moved_into_a_directory_that_the_target_keeps() {
             let there = |name: &str| dir.path(format!("{at}/{name}")).exists();
             daemon.wait_for("the contents", |_| there("f"));
             assert!(there("kept.bak"), "{keys}: {}", daemon.log());
-            assert!(daemon.log().contains("Moving "), "{keys}: {}", daemon.log());
+            let is_moved = daemon.log().contains("Moving ");
+            assert_eq!(is_moved, is_move_reported(&daemon), "{}", daemon.log());
             assert_eq!(names(&dir, &at), ["f", "kept.bak"], "{keys}");
         }
     }

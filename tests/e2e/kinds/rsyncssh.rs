@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use super::{Churn, HOSTILE, daemon, inode_of, start};
 use crate::support::daemon::Running;
-use crate::support::dir::{Dir, remove};
+use crate::support::dir::{Dir, remove, under_fanotify};
 use crate::support::random::seed;
 
 /// Runs the words after the options and the host as one command. Its `mv` fails while a file
@@ -352,6 +352,9 @@ fn another_sync_of_the_source_does_not_prevent_moves() {
             dir.mv("d", "m");
             dir.write("m/e/new", "2");
             daemon.wait_equal();
+            if !is_move_reported(&daemon) {
+                continue;
+            }
             assert_eq!(inode_of(dir.trg("m/f7")), inode);
             daemon.wait_for("the other sync", |_| {
                 !mirrors || dir.path("other/m/f7").exists()
@@ -382,6 +385,12 @@ fn options_with_blanks_reach_ssh_in_moves_and_transfers() {
     daemon.wait_equal();
     let words = fs::read_to_string(dir.path("words")).unwrap();
     assert_eq!(words.matches("-i\n/my key/it's\nh\n").count(), 2, "{words}");
+}
+
+/// Returns false if the daemon has not attempted a move, because fanotify reported the rename late.
+/// What is there is sent then.
+pub(super) fn is_move_reported(daemon: &Running<'_>) -> bool {
+    !under_fanotify() || daemon.log().contains("Moving ")
 }
 
 /// Returns the names in a directory.
@@ -441,7 +450,10 @@ fn nothing_is_moved_through_a_link_at_the_target() {
             for file in ["out/f", "out/l/f", "out/d/f"] {
                 assert_eq!(fs::read(dir.path(file)).unwrap(), b"precious", "{case}");
             }
-            assert!(daemon.log().contains("could not be executed"), "{case}");
+            assert!(
+                daemon.log().contains("could not be executed") || !is_move_reported(&daemon),
+                "{case}"
+            );
         }
     }
 }
