@@ -149,6 +149,18 @@ mod tests {
     }
 
     #[test]
+    fn after_a_full_pass_only_what_it_found_is_left() {
+        let mut held = Blocked::default();
+        for path in [b"/a", b"/b"] {
+            held.reject(path, "found".into());
+        }
+        held.defer(b"/c", "down".into(), false);
+        held.retain(|path| path != b"/a");
+        assert!(held.why(b"/a").is_none() && held.why(b"/c").is_some());
+        assert_eq!((held.len(), held.rejected()), (2, 1));
+    }
+
+    #[test]
     fn failures_alone_are_counted() {
         let mut held = Blocked::default();
         held.defer(b"/a", "2".into(), false);

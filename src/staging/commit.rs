@@ -415,6 +415,45 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_takes_the_place_of_a_file() {
+        let mut site = Site::new();
+        std::fs::remove_file(site.path("src/d/f")).unwrap();
+        std::fs::create_dir(site.path("src/d/f")).unwrap();
+        std::fs::write(site.path("src/d/f/g"), "below").unwrap();
+        let settled = site.commit(CommitAction::Install);
+        assert!(settled.failures.is_empty(), "{settled:?}");
+        assert_eq!(site.read("staging/tree/d/f/g").unwrap(), "below");
+    }
+
+    /// A transfer that finds no file there would delete it on the target.
+    #[test]
+    fn a_newer_file_replaces_the_older_one_in_one_step() {
+        let mut site = Site::new();
+        let _reading = site.begin_reading();
+        let settled = site.commit(CommitAction::Install);
+        assert!(settled.failures.is_empty(), "{settled:?}");
+        assert_eq!(site.staged().unwrap(), "newer");
+        let removed = &mut site.stage.removed;
+        assert!(removed.may_become(b"/d/f", Usage::Listed), "it was removed");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_directory_waits_for_its_transfers_and_is_reported() {
+        let mut site = Site::new();
+        let reading = site.begin_reading();
+        std::fs::remove_file(site.path("src/d/f")).unwrap();
+        std::fs::remove_dir(site.path("src/d")).unwrap();
+        std::os::unix::fs::symlink("x", site.path("src/d")).unwrap();
+        let found = site.scan();
+        assert_eq!(found.failures.len(), 1, "{found:?}");
+        assert_eq!(found.failures[0].0, b"/d");
+        assert!(!site.path("staging/tree/d").is_symlink());
+        drop(reading);
+        assert!(site.scan().failures.is_empty());
+        assert!(site.path("staging/tree/d").is_symlink());
+    }
+
+    #[test]
     fn a_directory_in_the_way_goes_unless_a_transfer_has_listed_it() {
         for reads in [false, true] {
             let mut site = Site::new();

@@ -97,6 +97,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_tree_of_a_gate_knows_its_transfers() {
+        use super::super::readers::{RemovedPaths, Usage};
+        let gate = Gate::new(None);
+        let mut removed = RemovedPaths::new(Arc::clone(gate.readers()));
+        let reading = gate.begin_reading();
+        removed.note(b"/d", Usage::Entered);
+        assert!(!removed.may_become(b"/d", Usage::Listed));
+        drop(reading);
+        assert!(removed.may_become(b"/d", Usage::Listed));
+    }
+
+    #[test]
+    fn a_gate_is_shared_by_syncs_of_its_key() {
+        let gate = Gate::new(Some(b"one".to_vec()));
+        assert!(gate.is_for(b"one") && !gate.is_for(b"other"));
+        assert!(!Gate::new(None).is_for(b"one"));
+    }
+
+    #[test]
     fn the_first_gate_of_a_source_has_its_name_and_keeps_it() {
         let beside = |target: &str| Staging::Beside {
             source: b"/s".to_vec(),

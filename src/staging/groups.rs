@@ -252,6 +252,7 @@ mod tests {
         let calls = run(&mut groups, |_| failed(), 2);
         assert!(calls <= MAX_FAILURES as usize + 2, "{calls}");
         let answers = groups.into_answers();
+        assert_eq!(answers.len(), 10_000);
         assert!(
             answers
                 .iter()

@@ -11,8 +11,10 @@
 //! | `gate` | the state shared by syncs that check the same files |
 //! | `request` | the scope and the result of a scan pass |
 //! | `staged_tree` | the staged tree, compared with the source |
+//! | `staged_tree_tests` | tests of it |
 //! | `walk` | directories, links, and the selection of files to be checked |
 //! | `files` | one file: if it is known, and the copy that is checked |
+//! | `files_tests` | tests of it |
 //! | `incoming` | the directory of the copies |
 //! | `commit` | applies the decisions about the copies |
 //! | `staging_dir` | the private directory |

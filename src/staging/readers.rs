@@ -207,6 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn only_files_and_directories_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("f"), "").unwrap();
+        std::os::unix::fs::symlink("f", at("l")).unwrap();
+        let usage = |name: &str| Usage::of(&rustix::fs::lstat(at(name)).unwrap());
+        assert_eq!(
+            [usage("l"), usage("f"), usage("")],
+            [Listed, Opened, Entered]
+        );
+    }
+
+    #[test]
     fn the_most_that_was_known_counts() {
         let (readers, mut removed) = tree();
         let _reading = Readers::begin(&readers);

@@ -113,6 +113,26 @@ mod tests {
     use super::*;
     use crate::local::beneath::Beneath;
 
+    /// The copy of a directory has its mode. The superuser needs no rights.
+    #[test]
+    fn directories_without_rights_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["aside", "d/e/f"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+            std::fs::write(at(name).join("file"), "").unwrap();
+        }
+        for (name, mode) in [("d/e/f", 0), ("d/e", 0o500), ("d", 0o400)] {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        let [here, aside] = ["/", "/aside"].map(|path| place.directory(path.as_bytes()).unwrap());
+        remove(&here, "d".as_ref(), &aside).unwrap();
+        assert!(!at("d").exists());
+        assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 1);
+    }
+
     /// Uses more levels than there are descriptors, and than fit on a thread's stack.
     #[test]
     fn depth_does_not_matter() {

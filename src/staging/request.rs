@@ -142,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_change_of_attributes_leaves_contents_alone() {
+        let said = |change| match at(&[(change, "/f")]) {
+            ScanScope::At(mentions) => (mentions[&b"/f"[..]].written, mentions[&b"/f"[..]].deep),
+            ScanScope::Everything => panic!("no comparison"),
+        };
+        assert_eq!(said(Change::Attrib), (false, false));
+        assert_eq!(said(Change::Modify), (true, false));
+        for change in [Change::Create, Change::Delete, Change::Move] {
+            assert_eq!(said(change), (true, true), "{change:?}");
+        }
+    }
+
+    #[test]
     fn events_are_not_lost_in_a_comparison() {
         let mut all = ScanScope::for_task(&CopyTask::Everything);
         assert!(all.join(ScanScope::Everything).is_none());

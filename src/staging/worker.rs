@@ -131,3 +131,45 @@ fn change_stage(
         WorkerOrder::Commit(decided) => WorkerResult::Committed(stage.commit(decided)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn worker() -> ScanWorker {
+        let layout = Layout {
+            source: b"/nowhere".to_vec(),
+            staging: b"/nowhere/staging".to_vec(),
+            rules: None,
+            checksum: false,
+            readers: Arc::default(),
+            configured: Vec::new(),
+        };
+        let poll = mio::Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        ScanWorker::start(layout, Arc::new(waker)).unwrap()
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_reported() {
+        let mut worker = worker();
+        assert!(!worker.has_failed());
+        // It ends when no more orders can come.
+        worker.orders = mpsc::channel().0;
+        let began = Instant::now();
+        while !worker.has_failed() && began.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(worker.has_failed());
+        assert!(!worker.give(1, WorkerOrder::Commit(Vec::new())));
+    }
+
+    #[test]
+    fn a_dropped_worker_stops_its_pass() {
+        let worker = worker();
+        let stop = Arc::clone(&worker.stop);
+        drop(worker);
+        assert!(stop.load(Ordering::Relaxed));
+    }
+}
