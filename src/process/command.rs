@@ -211,3 +211,44 @@ fn head(path: &Path) -> Option<Vec<u8>> {
     let read = File::open(path).and_then(|file| file.take(256).read_to_end(&mut head));
     read.is_ok().then_some(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell would take a binary of another machine for a script.
+    #[test]
+    fn programs_of_this_machine_are_distinguished_from_texts_and_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = head(Path::new("/proc/self/exe")).unwrap();
+        let mut other = own.clone();
+        other[18] ^= 1;
+        let cases: [(&str, &[u8], bool, bool); 6] = [
+            ("this machine", &own, true, false),
+            ("another machine", &other, false, false),
+            ("interpreter", b"#!/bin/sh\n", true, true),
+            ("text", b"echo\n", false, true),
+            ("short", b"\x7fELF", false, true),
+            ("empty", b"", false, true),
+        ];
+        for (name, text, native, is_script) in cases {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is_native(&path), native, "{name}");
+            assert_eq!(is_text(&path), is_script, "{name}");
+        }
+        let missing = directory.path().join("missing");
+        assert!(!is_native(&missing) && !is_text(&missing));
+    }
+
+    #[test]
+    fn shortages_are_worth_a_retry() {
+        let of = |code| SpawnError::from(io::Error::from_raw_os_error(code));
+        for code in [libc::EAGAIN, libc::ENOMEM, libc::ETXTBSY, libc::EMFILE] {
+            assert!(matches!(of(code), SpawnError::Resources(_)), "{code}");
+        }
+        for code in [libc::ENOENT, libc::EACCES, libc::ENOEXEC] {
+            assert!(matches!(of(code), SpawnError::NotExecutable(_)), "{code}");
+        }
+    }
+}
