@@ -256,3 +256,101 @@ pub fn attributes_may_forbid<T>(
         result => Ok(result?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(change: impl FnOnce(&mut Stat)) -> Stat {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut stat = fs::fstat(&file).unwrap();
+        (stat.st_size, stat.st_mtime, stat.st_mtime_nsec) = (7, 1000, 500);
+        (stat.st_ctime, stat.st_rdev) = (1000, 0);
+        change(&mut stat);
+        stat
+    }
+
+    fn of_type(kind: fs::FileType) -> Stat {
+        stat(|stat| stat.st_mode = kind.as_raw_mode() | 0o600)
+    }
+
+    #[test]
+    fn a_copy_agrees_in_kind_size_and_time() {
+        let source = stat(|_| ());
+        let is_copy_with = |change: fn(&mut Stat)| is_copy(&source, &stat(change));
+        assert!(is_copy_with(|_| ()));
+        assert!(
+            is_copy_with(|there| there.st_mtime_nsec = 0),
+            "whole seconds"
+        );
+        let others: [fn(&mut Stat); 5] = [
+            |there| there.st_size = 8,
+            |there| there.st_mtime = 1001,
+            |there| there.st_mtime_nsec = 501,
+            |there| (there.st_size, there.st_mtime_nsec) = (8, 0),
+            |there| (there.st_mtime, there.st_mtime_nsec) = (1001, 0),
+        ];
+        for (number, other) in others.into_iter().enumerate() {
+            assert!(!is_copy_with(other), "{number}");
+        }
+        let pipe = of_type(fs::FileType::Fifo);
+        assert!(!is_copy(&source, &pipe) && !is_copy(&pipe, &source));
+        assert!(!is_copy(&pipe, &pipe));
+    }
+
+    #[test]
+    fn a_copy_is_proven_if_its_source_is_older() {
+        let source = stat(|_| ());
+        for (written, proven) in [(1000, false), (1002, false), (1003, true)] {
+            let there = stat(|there| there.st_ctime = written);
+            assert_eq!(is_proven_copy(&source, &there), proven, "{written}");
+        }
+        let other = stat(|there| (there.st_size, there.st_ctime) = (8, 2000));
+        assert!(!is_proven_copy(&source, &other));
+    }
+
+    /// Another user may have put something else in the place of the copy.
+    #[test]
+    fn only_a_copy_gets_another_name() {
+        let source = stat(|_| ());
+        assert!(is_linkable(&source, &source));
+        assert!(!is_linkable(&source, &stat(|there| there.st_size = 8)));
+        let kinds = [fs::FileType::Fifo, fs::FileType::CharacterDevice];
+        let [pipe, device] = kinds.map(of_type);
+        assert!(is_linkable(&pipe, &pipe));
+        assert!(!is_linkable(&pipe, &device) && !is_linkable(&pipe, &source));
+        let mut other = device;
+        other.st_rdev = 5;
+        assert!(!is_linkable(&device, &other));
+    }
+
+    #[test]
+    fn what_is_not_permitted_is_no_error() {
+        assert!(is_set(Ok(())).is_ok_and(|set| set));
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::OPNOTSUPP] {
+            assert!(is_set(Err(errno)).is_ok_and(|set| !set), "{errno:?}");
+        }
+        for errno in [Errno::IO, Errno::ROFS, Errno::NOSPC] {
+            assert!(is_set(Err(errno)).is_err(), "{errno:?}");
+        }
+    }
+
+    /// The bits would give the rights of the user who owns the copy.
+    #[test]
+    fn set_id_bits_are_kept_for_the_same_owner_only() {
+        let (source, target) = (
+            tempfile::NamedTempFile::new().unwrap(),
+            tempfile::NamedTempFile::new().unwrap(),
+        );
+        let is_root = rustix::process::geteuid().is_root();
+        let mut stat = fs::fstat(&source).unwrap();
+        stat.st_mode |= 0o6755;
+        let mode = || fs::fstat(&target).unwrap().st_mode & 0o7777;
+        let given = give(source.as_file().as_fd(), &stat, target.as_file().as_fd()).unwrap();
+        assert!(given.owner && mode() == 0o6755);
+        stat.st_uid += 1;
+        let given = give(source.as_file().as_fd(), &stat, target.as_file().as_fd()).unwrap();
+        let wanted = if is_root { 0o6755 } else { 0o755 };
+        assert_eq!((given.owner, mode()), (is_root, wanted));
+    }
+}

@@ -420,6 +420,54 @@ mod tests {
     }
 
     #[test]
+    fn the_way_back_does_not_leave_a_directory_that_was_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
+        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
+        place.directory(path.as_bytes()).unwrap();
+        // The topmost directory that is open, whose parent is closed.
+        let number = 2 * MAX_OPEN + 1;
+        let end = path.find(&format!("/{number}/")).unwrap();
+        let above = top.join(&path[1..end]);
+        std::fs::create_dir(top.join("other")).unwrap();
+        std::fs::rename(above.join(number.to_string()), top.join("other/x")).unwrap();
+        assert!(is_at(
+            &place.directory(&path.as_bytes()[..end]).unwrap(),
+            &above
+        ));
+    }
+
+    /// What cannot be determined is not taken for missing: its copy would be deleted.
+    #[test]
+    fn errors_are_distinguished_from_missing_objects() {
+        for code in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP] {
+            assert!(is_missing(&code.into()), "{code:?}");
+        }
+        for code in [Errno::ACCESS, Errno::IO, Errno::NAMETOOLONG, Errno::NFILE] {
+            assert!(!is_missing(&code.into()), "{code:?}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        let long = format!("/{}", "x".repeat(300));
+        assert!(place.lookup(long.as_bytes()).is_err());
+        assert!(place.lookup(format!("{long}/f").as_bytes()).is_err());
+        assert!(place.lookup(b"/f/f").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_renamed_directory_is_not_found_at_its_old_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("a")).unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        place.directory(b"/a").unwrap();
+        std::fs::rename(at("a"), at("b")).unwrap();
+        std::fs::create_dir(at("a")).unwrap();
+        place.forget();
+        assert!(is_at(&place.directory(b"/a").unwrap(), &at("a")));
+    }
+
+    #[test]
     fn a_directory_that_was_replaced_is_forgotten_with_all_below_it() {
         let directory = tempfile::tempdir().unwrap();
         let (top, path) = chain(directory.path(), 4);

@@ -82,5 +82,6 @@ mod tests {
         assert!(one.is_stopped() && !other.is_stopped());
         stop_all.store(true, Ordering::Relaxed);
         assert!(one.is_stopped() && other.is_stopped());
+        assert!(crate::local::copy::stopped(&one).is_err());
     }
 }

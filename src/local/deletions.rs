@@ -250,3 +250,38 @@ fn is_tree(target: &Beneath, directory: &[u8], found: &FoundEntry) -> io::Result
         kind => kind == FileType::Directory,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(events: &[(Change, &str)]) -> Vec<CopyItem> {
+        let item = |&(change, path): &(Change, &str)| CopyItem {
+            change,
+            path: path.into(),
+            to: None,
+        };
+        events.iter().map(item).collect()
+    }
+
+    /// Whatever else the target has in a directory would be deleted with it.
+    #[test]
+    fn trees_are_removed_directories_with_removed_contents() {
+        use Change::{Create, Delete};
+        let items = items(&[
+            (Delete, "/d/e/f"),
+            (Delete, "/d/e/"),
+            (Delete, "/d/"),
+            (Delete, "/alone/"),
+            (Delete, "/kept/f"),
+            (Create, "/new/"),
+            (Create, "/new/f"),
+            (Delete, "/new/g"),
+        ]);
+        assert_eq!(trees(&items), BTreeSet::from([&b"/d"[..]]));
+        let mut outermost: Vec<&[u8]> = outermost(&items).collect();
+        outermost.sort();
+        let wanted: [&[u8]; 4] = [b"/alone", b"/d", b"/kept/f", b"/new/g"];
+        assert_eq!(outermost, wanted);
+    }
+}

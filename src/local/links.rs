@@ -112,3 +112,39 @@ impl HardLinks {
 pub fn identity(stat: &Stat) -> FileIdentity {
     (stat.st_dev, stat.st_ino)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(links: nlink_t) -> Stat {
+        let mut stat = rustix::fs::stat("/").unwrap();
+        stat.st_nlink = links;
+        stat
+    }
+
+    #[test]
+    fn only_the_name_of_another_file_is_forgotten() {
+        let mut links = HardLinks::default();
+        let file = file(3);
+        for name in [b"/a", b"/b", b"/c"] {
+            assert!(links.note(&file, name));
+        }
+        links.forget(identity(&file), b"/b");
+        assert_eq!(links.others(&file, b"/a"), [b"/c"]);
+    }
+
+    #[test]
+    fn a_file_with_several_names_lacks_those_that_were_not_seen() {
+        for count in [2, 3] {
+            let mut links = HardLinks::default();
+            let file = file(count);
+            assert!(links.lack_names(&file), "nothing is known");
+            links.note(&file, b"/a");
+            assert!(links.lack_names(&file), "{count}");
+            links.searched();
+            assert!(!links.lack_names(&file), "the others are elsewhere");
+        }
+        assert!(!HardLinks::default().lack_names(&file(1)));
+    }
+}

@@ -109,3 +109,38 @@ impl Drop for PrivateDirectory<'_> {
         let _ = fs::unlinkat(self.parent.as_fd(), &*self.name, AtFlags::REMOVEDIR);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::beneath::Beneath;
+
+    /// Another user may have put something else in its place.
+    #[test]
+    fn only_the_link_that_was_made_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (name, to) in [("link", "here"), ("other", "there")] {
+            std::os::unix::fs::symlink(to, at(name)).unwrap();
+        }
+        std::fs::write(at("here"), "").unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_encoded_bytes()).unwrap();
+        let place = place.directory(b"/").unwrap();
+        let open = |name: &str| open_link(&place, OsStr::new(name), b"here");
+        let link = open("link").unwrap();
+        assert_eq!(kind(&fs::fstat(link).unwrap()), FileType::Symlink);
+        assert!(open("other").is_err() && open("here").is_err());
+    }
+
+    #[test]
+    fn a_private_directory_is_gone_when_it_has_been_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_encoded_bytes()).unwrap();
+        let place = place.directory(b"/").unwrap();
+        let private = PrivateDirectory::make(&place).unwrap().unwrap();
+        let mode = fs::fstat(private.directory.as_fd()).unwrap().st_mode;
+        assert_eq!(mode & 0o777, 0o700);
+        drop(private);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
