@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +13,14 @@ use crate::local_trees::{gone, tree};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, run_job};
+use lsyncd::local::{CopyControl, CopyItem, CopyJob, CopyReport, CopyTask, Memory, run_job};
 
 pub struct Pair {
     guard: tempfile::TempDir,
     memory: Memory,
     filter: Filter,
     delete: bool,
+    pub keeps_others: bool,
     limit: Option<MaxDelete>,
 }
 
@@ -33,6 +35,7 @@ impl Pair {
             memory: Memory::default(),
             filter: Filter::default(),
             delete: true,
+            keeps_others: false,
             limit: None,
         }
     }
@@ -63,13 +66,40 @@ impl Pair {
     }
 
     pub fn run(&mut self, task: CopyTask) -> CopyReport {
+        let job = self.job(task);
+        run_job(&job, &mut self.memory)
+    }
+
+    /// Runs a job that has been stopped already.
+    pub fn run_stopped(&mut self, task: CopyTask) -> CopyReport {
+        let stop = Arc::new(AtomicBool::new(true));
         let job = CopyJob {
+            control: Arc::new(CopyControl::new(stop)),
+            ..self.job(task)
+        };
+        run_job(&job, &mut self.memory)
+    }
+
+    fn job(&self, task: CopyTask) -> CopyJob {
+        CopyJob {
             delete: self.delete,
+            keeps_others: self.keeps_others,
             filter: Arc::new(RwLock::new(self.filter.clone())),
             limit: self.limit,
             ..copy_job(&self.source(""), &self.target(""), task)
-        };
-        run_job(&job, &mut self.memory)
+        }
+    }
+
+    pub fn delete(&mut self, delete: bool) {
+        self.delete = delete;
+    }
+
+    pub fn exclude(&mut self, pattern: &[u8]) {
+        self.filter.add_exclude(pattern);
+    }
+
+    pub fn limit(&mut self, limit: MaxDelete) {
+        self.limit = Some(limit);
     }
 
     pub fn compare(&mut self) {
