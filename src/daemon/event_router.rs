@@ -137,6 +137,16 @@ impl Observer for EventRouter<'_> {
         follow
     }
 
+    /// A sync that keeps what only the target has would delete that with the directory.
+    fn renewed(&mut self, path: &[u8]) {
+        for handle in self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if !sync.config.delete.keeps_others() {
+                sync.ingest(Event::Delete { path }, self.now);
+            }
+        }
+    }
+
     fn follow(&mut self, number: u64) {
         for &index in &self.moved {
             self.syncs[index].sync.borrow_mut().record_rename(number);

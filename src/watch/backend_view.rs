@@ -22,6 +22,10 @@ impl Observer for BackendView<'_> {
         self.observer.event(event)
     }
 
+    fn renewed(&mut self, path: &[u8]) {
+        self.observer.renewed(path);
+    }
+
     fn follow(&mut self, number: u64) {
         self.observer.follow(number);
     }

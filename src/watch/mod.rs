@@ -157,6 +157,12 @@ pub trait Observer {
     /// Reports a change in some scope; the observer finds out which scopes it concerns.
     fn event(&mut self, event: Event<'_>) -> Follow;
 
+    /// Reports that something else may have been reported at a path than what is there, which is
+    /// reported next: an [`Event::Delete`] for observers for which that is harmless.
+    fn renewed(&mut self, path: &[u8]) {
+        self.event(Event::Delete { path });
+    }
+
     /// Says that the directory of the last [`Event::Move`] is read now and that its contents are
     /// reported by
     /// [`Observer::found`] with this number, possibly later. Numbers are not reused.

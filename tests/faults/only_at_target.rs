@@ -121,6 +121,34 @@ fn a_move_to_a_directory_of_the_target_deletes_nothing_else() {
     }
 }
 
+/// Renames that are read late, so that the disk does not confirm each. Without the capability for
+/// fanotify, inotify is used.
+#[test]
+fn consecutive_moves_to_a_directory_of_the_target_delete_nothing_else() {
+    let cases: [&[(&str, &str)]; 2] = [
+        &[("c", "t"), ("t", "only")],
+        &[("c", "a/t"), ("a", "b"), ("b/t", "only"), ("b", "a")],
+    ];
+    for (kind, _) in KINDS {
+        for (case, watch) in [(0, "inotify"), (0, "fanotify"), (1, "fanotify")] {
+            let dir = Dir::new();
+            // The key is one of the settings, which follow the sync.
+            let keys = format!("}} settings{{ watch = '{watch}'");
+            let mut daemon = mirror(&dir, kind, &keys);
+            daemon.stop();
+            for (from, to) in cases[case] {
+                dir.mv(from, to);
+            }
+            daemon.cont();
+            verify(
+                &dir,
+                &mut daemon,
+                &format!("{kind} {watch} {:?}", cases[case]),
+            );
+        }
+    }
+}
+
 /// At startup rsync refuses to put a file in place of the directory.
 #[test]
 fn a_file_in_place_of_a_directory_is_not_sent_at_startup() {

@@ -167,7 +167,7 @@ impl FanotifyBackend {
         let Rename { to, directory, .. } = rename;
         let now = self.kind_of(place, to);
         if rename.replaces {
-            observer.event(Event::Delete { path: new });
+            observer.renewed(new);
         }
         if !directory {
             self.open_files.touched(0, new, false, self.now);
@@ -179,7 +179,7 @@ impl FanotifyBackend {
             self.root_appeared(new);
         } else {
             self.relink(place, rename.target);
-            observer.event(Event::Delete { path: new });
+            observer.renewed(new);
             self.report_kind(place, to, now, new, observer);
             return self.recheck(place, to, directory, now.is_some(), true);
         }
@@ -203,7 +203,8 @@ impl FanotifyBackend {
         let is_unclear = there.contains(&Some(FileType::Directory))
             || self.is_unclear(place, rename, is_exchange, there);
         if is_unclear {
-            self.split_rename(place, rename, (old, new), there, observer);
+            let names = (old, new);
+            self.split_rename(place, rename, names, is_exchange, there, observer);
             return;
         }
         self.open_files.moved((0, old), (0, new));
@@ -236,11 +237,12 @@ impl FanotifyBackend {
             || !self.is_consistent(place, rename);
         if is_unclear {
             self.relink(place, rename.target);
-            self.split_rename(place, rename, (old, new), there, observer);
+            let names = (old, new);
+            self.split_rename(place, rename, names, is_exchange, there, observer);
             return;
         }
         if rename.replaces {
-            observer.event(Event::Delete { path: new });
+            observer.renewed(new);
         }
         self.set_recheck(place, from, false);
         self.set_recheck(place, to, true);
@@ -286,14 +288,21 @@ impl FanotifyBackend {
         place: usize,
         rename: Rename<'_>,
         (old, new): (&[u8], &[u8]),
+        is_exchange: bool,
         there: [Option<FileType>; 2],
         observer: &mut dyn Observer,
     ) {
+        // Nothing that the source had at the new name is gone, unless it is at the old one.
+        let is_new = there[1].is_some() && !is_exchange && !rename.swaps;
         for ((entry, path), now) in [(rename.from, old), (rename.to, new)]
             .into_iter()
             .zip(there)
         {
-            observer.event(Event::Delete { path });
+            if is_new && path == new {
+                observer.renewed(path);
+            } else {
+                observer.event(Event::Delete { path });
+            }
             if rename.directory {
                 self.root_left(path, Loss::Moved);
             }
