@@ -143,8 +143,6 @@ pub enum WatchAction {
 pub enum Action {
     /// Logs a message, which may have several lines.
     Log(Level, String),
-    /// Compares the whole source of a sync with its target, unless that is queued already.
-    FullSync(SyncId),
     /// Passed on to the watched side.
     Watch(WatchAction),
     /// Gives a sync a command.

@@ -18,7 +18,7 @@ use super::os::systemd::Figures;
 use super::reload::{self, ReloadScope, ReloadedSyncs};
 use super::watching::WatchedSide;
 use crate::audit::{Audits, VerifySchedule};
-use crate::component::{Action, DriftNews, SamplePlace};
+use crate::component::{Action, DriftNews, SamplePlace, SyncCommand};
 use crate::cron::WallTime;
 use crate::id::SyncId;
 use crate::log;
@@ -75,9 +75,16 @@ impl SendingSide {
     }
 
     /// Returns the sync with this id, if it is still configured.
-    pub fn find(&self, id: SyncId) -> Option<&Rc<SyncHandle>> {
+    fn find(&self, id: SyncId) -> Option<&Rc<SyncHandle>> {
         let mut syncs = self.syncs.iter();
         syncs.find(|handle| handle.sync.borrow().id == id)
+    }
+
+    /// Executes a command of a user for a sync.
+    pub fn command(&self, id: SyncId, command: &SyncCommand, now: Time) {
+        if let Some(handle) = self.find(id) {
+            handle.sync.borrow_mut().execute(command, now);
+        }
     }
 
     /// Calls the hook of a sync for the differences that a comparison has found.
@@ -157,7 +164,8 @@ impl SendingSide {
             .min()
     }
 
-    /// Reaps and evaluates ended children and threads.
+    /// Reaps and evaluates ended children and threads, and ends the transfers whose source has
+    /// changed.
     pub fn reap(&mut self, audits: &mut Audits, watching: &WatchedSide, now: Time) -> Vec<Action> {
         let before = |handle: &SyncHandle| {
             event_router::transfer_ended(handle, watching.watcher(), now);
@@ -187,6 +195,7 @@ impl SendingSide {
             }
         }
         self.dispatcher.on_turn(&self.syncs);
+        actions.extend(self.transfers.end_outdated());
         actions
     }
 
@@ -295,7 +304,9 @@ impl SendingSide {
         let max_startups = self.script.settings.max_startups;
         self.dispatcher
             .run_due(&self.syncs, max_startups, now, &self.waker, &mut caller);
-        caller.actions
+        let mut actions = caller.actions;
+        actions.extend(self.transfers.end_outdated());
+        actions
     }
 
     /// Makes all pending entries of all syncs due.
@@ -321,11 +332,6 @@ impl SendingSide {
         if let (Some(state), Some(handle)) = (state, self.find(id)) {
             sample::save(state, &handle.sync.borrow().config, place);
         }
-    }
-
-    /// Ends the transfers whose source has changed since their start.
-    pub fn end_outdated(&mut self) -> Vec<Action> {
-        self.transfers.end_outdated()
     }
 
     /// Sends a signal to all processes and their descendants, and stops all threads.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use crate::component::{Action, WatchAction};
+use crate::component::{Action, SyncCommand, WatchAction};
 use crate::id::SyncId;
 use crate::watch::Scope;
 
@@ -136,7 +136,7 @@ impl WatchLimit {
             } else if !lacked.is_empty() {
                 actions.push(Action::normal("all directories are watched now"));
             }
-            actions.extend(lacked.into_iter().map(Action::FullSync));
+            actions.extend(lacked.into_iter().map(full_comparison));
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
@@ -242,6 +242,11 @@ fn count_directories(scopes: &[Scope], mut goes_on: impl FnMut(usize) -> bool) -
     count
 }
 
+/// Returns the action that compares the whole source of a sync, unless that is queued already.
+fn full_comparison(id: SyncId) -> Action {
+    Action::Command(id, SyncCommand::ResyncOnce)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,13 +304,13 @@ mod tests {
         limit.on_refused(&set(&[two]), now + INTERVAL);
         assert!(limit.on_turn(true, now + INTERVAL).is_empty());
         let compared = limit.on_turn(false, now + INTERVAL);
-        assert_eq!(compared, [Action::FullSync(one), Action::FullSync(two)]);
+        assert_eq!(compared, [full_comparison(one), full_comparison(two)]);
         assert_eq!(limit.deadline(false), Some(now + INTERVAL * 2));
         // The next one succeeds.
         limit.on_turn(false, now + INTERVAL * 2);
         let compared = limit.on_turn(false, now + INTERVAL * 2);
         let told = Action::normal("all directories are watched now");
-        assert_eq!(compared, [told, Action::FullSync(two)]);
+        assert_eq!(compared, [told, full_comparison(two)]);
         assert_eq!((limit.deadline(false), limit.is_reached()), (None, false));
     }
 

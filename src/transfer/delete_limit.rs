@@ -199,6 +199,14 @@ pub fn is_limited(request: &SpawnRequest) -> bool {
     first.is_some_and(|word| word.starts_with(OPTION))
 }
 
+/// Logs that a transfer has reached the limit of [`DryRun::into_limited_request`].
+pub fn tell_reached(handle: &SyncHandle) {
+    log::warn(format_args!(
+        "{}: rsync would have deleted more than its dry run; it has stopped deleting",
+        handle.sync.borrow().config.name
+    ));
+}
+
 /// Defers the entries of a transfer that exceeds the delete limit, and logs it. If the limit was lifted
 /// meanwhile, they are due at once.
 pub fn put_off(handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64, now: Time) {

@@ -15,7 +15,7 @@
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced`, `onFailed` and `onRecovered` |
 //! | `delete_limit` | dry runs for `maxDelete` |
-//! | `dry_runs` | their start and end |
+//! | `dry_runs` | what follows their ends |
 //! | `transfer_log` | the entry of the transfer log for a process that has ended |
 //! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |

@@ -1,7 +1,7 @@
 //! The running processes and copy threads of syncs.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,7 @@ use super::backups::Backups;
 use super::bandwidth;
 use super::completion::{self, Evaluation};
 use super::delete_limit::{self, DryRun};
+use super::dry_runs::{self, DryRunEnd};
 use super::entry_count::EntryCounts;
 use super::hooks::Hooks;
 use super::job::{self, Job};
@@ -37,13 +38,13 @@ const EXIT_DELETE_LIMIT: ExitStatus = ExitStatus::Exit(25);
 
 /// The running processes and copy threads of the syncs of one configuration.
 pub struct Transfers {
-    pub(super) children: Rc<RefCell<Children>>,
-    pub(super) waker: Arc<Waker>,
-    pub(super) script: Rc<Script>,
+    children: Rc<RefCell<Children>>,
+    waker: Arc<Waker>,
+    script: Rc<Script>,
     syncs: Vec<Rc<SyncHandle>>,
     jobs: HashMap<Pid, Job>,
     local_jobs: LocalJobs,
-    pub(super) counts: EntryCounts,
+    counts: EntryCounts,
     stall_detector: StallDetector,
     hooks: Hooks,
     backups: Backups,
@@ -162,7 +163,18 @@ impl Transfers {
     /// Starts a process, or first a dry run of it if its deletions are limited.
     pub fn start(&mut self, request: SpawnRequest, now: Time) -> Vec<Action> {
         if DryRun::is_needed(&request) {
-            return self.start_dry_run(request, now);
+            let command = DryRun::command(&request);
+            let spawned = self.children.borrow_mut().spawn(command);
+            let script = Rc::clone(&self.script);
+            match spawned {
+                Ok(pid) => self.add(pid, Job::dry_run(DryRun::new(request), script)),
+                Err(error) => {
+                    let program = request.program.clone();
+                    let job = Job::unsent(request, script);
+                    return self.not_spawned(&job, &program, error, now);
+                }
+            }
+            return Vec::new();
         }
         self.execute(request, now)
     }
@@ -237,10 +249,7 @@ impl Transfers {
         }
         let is_exceeding = job.has_delete_limit && status == EXIT_DELETE_LIMIT;
         if is_exceeding {
-            let name = &job.handle.sync.borrow().config.name;
-            log::warn(format_args!(
-                "{name}: rsync would have deleted more than its dry run; it has stopped deleting"
-            ));
+            delete_limit::tell_reached(&job.handle);
         }
         if is_exceeding || is_stalled && !status.is_success() {
             let evaluation = completion::retry_ended(&mut job, status, now);
@@ -261,6 +270,36 @@ impl Transfers {
         let spawn = &mut |command| children.borrow_mut().spawn(command);
         self.hooks.on_ended(pid, status, spawn);
         self.backups.on_ended(pid, status);
+    }
+
+    /// Evaluates the dry runs whose count is complete.
+    pub fn on_counted(&mut self, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (job, status, count) in self.counts.ended() {
+            if let Some(dry_run) = dry_runs::counted(job, count, now) {
+                actions.extend(self.dry_run_ended(dry_run, status, VecDeque::new(), now));
+            }
+        }
+        actions
+    }
+
+    fn dry_run_ended(
+        &mut self,
+        dry_run: DryRun,
+        status: ExitStatus,
+        errors: VecDeque<Vec<u8>>,
+        now: Time,
+    ) -> Vec<Action> {
+        match dry_runs::end(dry_run, status, errors, &self.script, now) {
+            DryRunEnd::Start(request) => return self.execute(request, now),
+            DryRunEnd::Failed(job) => return self.evaluate(&job, status, now),
+            DryRunEnd::Count(job) => {
+                let waker = Arc::clone(&self.waker);
+                self.counts.start(job, status, waker, now);
+            }
+            DryRunEnd::Queued => {}
+        }
+        Vec::new()
     }
 
     /// Checks running transfers for stalls if it is time to.
@@ -381,7 +420,7 @@ impl Transfers {
     }
 
     /// Starts one process.
-    pub(super) fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
+    fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
         let has_delete_limit = delete_limit::is_limited(&request);
         let wall = cron::wall_time();
         let limit = bandwidth::limit(&mut request, wall);
@@ -406,7 +445,7 @@ impl Transfers {
     }
 
     /// Handles the failure to start the process of a job, or its dry run.
-    pub(super) fn not_spawned(
+    fn not_spawned(
         &mut self,
         job: &Job,
         program: &[u8],

@@ -5,16 +5,13 @@
 //! in a turn blocks. The loop passes events to its components, executes the actions that they
 //! return, and calls their `deadline()` last, right before it sleeps.
 //!
-//! * `actions`: carries out the actions;
 //! * `tests`: takes turns one by one.
-
-mod actions;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::audit::{AuditStep, Audits};
-use crate::component::{Action, WatchAction};
+use crate::component::{Action, SyncCommand, WatchAction};
 use crate::config::{Hup, Settings};
 use crate::cron;
 use crate::daemon::context::{Context, Wake};
@@ -91,35 +88,27 @@ impl<'a> EventLoop<'a> {
     /// process exits if the loop has ended.
     fn turn(&mut self) -> Option<Exit> {
         self.now = self.context.clock.now();
+        let now = self.now;
         let is_stopping = self.shutdown.is_some();
-        let actions = self.watching.on_turn(is_stopping, self.now);
+        let actions = self.watching.on_turn(is_stopping, now);
         self.apply(actions);
-        let actions = self.sending.end_outdated();
+        let actions = self.sending.reap(&mut self.audits, &self.watching, now);
         self.apply(actions);
-        let actions = self
-            .sending
-            .reap(&mut self.audits, &self.watching, self.now);
+        let actions = self.sending.run_scans(&mut self.watching, is_stopping, now);
         self.apply(actions);
-        let actions = self
-            .sending
-            .run_scans(&mut self.watching, is_stopping, self.now);
-        self.apply(actions);
-        self.watching.confirm_synced(self.now);
-        let actions = self.sending.on_timer(is_stopping, self.now);
+        self.watching.confirm_synced(now);
+        let actions = self.sending.on_timer(is_stopping, now);
         self.apply(actions);
         if is_stopping {
             self.continue_shutdown();
         } else {
             self.run_due();
-            let actions = self.sending.end_outdated();
-            self.apply(actions);
         }
         self.check_onepass();
         if self.ending.is_some() {
             self.sending.abandon();
             let moment = self.shutdown.as_ref().map(Shutdown::moment);
-            self.watching
-                .save_pending(moment.unwrap_or_default(), self.now);
+            self.watching.save_pending(moment.unwrap_or_default(), now);
             return self.ending.take();
         }
         self.clean_state(Instant::now());
@@ -133,6 +122,62 @@ impl<'a> EventLoop<'a> {
 
     fn settings(&self) -> &Settings {
         &self.sending.script().settings
+    }
+
+    /// Executes the actions of components.
+    fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Watch(action) => {
+                    let actions = self.watching.perform(action, self.now);
+                    self.apply(actions);
+                }
+                Action::Log(level, text) => log::say(level.category(), text),
+                Action::Command(id, SyncCommand::ResyncPath(path))
+                    if self.watching.report_contents(id, &path, self.now) => {}
+                Action::Command(id, command) => self.sending.command(id, &command, self.now),
+                Action::Audit(request) => self.audits.on_request(request),
+                Action::Reload => self.reload_for_client(),
+                Action::LogTransfer(key, record) => self.context.history.write(key, record),
+                Action::Read(token, request) => self.context.read(token, request),
+                Action::FindLast(token, key, paths) => {
+                    if !self.context.history.find_last(token, key, paths) {
+                        self.audits.on_last_found(token, Vec::new());
+                    }
+                }
+                Action::SaveSample(id, place) => {
+                    let state = self.context.state.as_ref();
+                    self.sending.save_sample(state, id, place);
+                }
+                Action::TellDrift(id, news) => self.sending.tell_drift(id, news),
+                Action::KeepReport(report) => self.context.reports.keep(*report),
+                Action::SelectLog(selection) => log::install(selection, None),
+                Action::RetryStartups => self.sending.script().insist(),
+                Action::SignalTransfers(signal) => self.sending.signal_all(signal),
+                Action::SignalTree(pid, signal) => self.context.signal_tree(pid, signal),
+                Action::KillDescendants => self.sending.kill_descendants(),
+                Action::CloseTunnels => {
+                    if self.sending.close_tunnels() {
+                        let last = self.shutdown.iter().flat_map(Shutdown::on_tunnels_closed);
+                        self.apply(last.collect());
+                    }
+                }
+                Action::ShutDown(exit) => self.begin_shutdown(Ending::Exit(exit)),
+                Action::StartAnew => {
+                    let _ = self.reload(ReloadScope::All);
+                }
+                Action::Exit(exit) => self.ending = Some(exit),
+            }
+        }
+    }
+
+    /// Reads the configuration again for a client, and answers it.
+    fn reload_for_client(&mut self) {
+        log::normal("on request: reading the configuration again");
+        self.context.notify.heard(Signal::HangUp);
+        let result = self.on_reload_request(ReloadScope::Changed);
+        let mut server = self.context.server.borrow_mut();
+        server.on_reloaded(result, Instant::now());
     }
 
     /// Returns the state that is reported.
@@ -156,12 +201,8 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Reads the configuration again and replaces syncs. A reload of changed syncs becomes one of
-    /// all if the configurations are too different.
-    ///
-    /// # Errors
-    ///
-    /// The new configuration is invalid; the error has file, line and key. It is logged, and the
-    /// old configuration stays in force.
+    /// all if the configurations are too different. The error of an invalid configuration has file,
+    /// line and key. It is logged, and the old configuration stays in force.
     fn reload(&mut self, scope: ReloadScope) -> Result<(), String> {
         let old = Rc::clone(self.sending.script());
         let read = reload::read(self.environment, self.context, &old, scope);
@@ -287,14 +328,14 @@ impl<'a> EventLoop<'a> {
                 log::normal(format_args!("--- {} signal, fading ---", signal.name()));
                 self.begin_shutdown(Ending::Exit(Exit::Signal(signal.number())));
             }
-            Signal::HangUp if self.settings().hup == Hup::Changed => {
-                log::normal("--- HUP signal, reading the configuration again ---");
-                // An error is in the log.
-                let _ = self.on_reload_request(ReloadScope::Changed);
-            }
             Signal::HangUp => {
-                log::normal("--- HUP signal, resetting ---");
-                let _ = self.on_reload_request(ReloadScope::All);
+                let (scope, what) = match self.settings().hup {
+                    Hup::Changed => (ReloadScope::Changed, "reading the configuration again"),
+                    Hup::All => (ReloadScope::All, "resetting"),
+                };
+                log::normal(format_args!("--- HUP signal, {what} ---"));
+                // An error is in the log.
+                let _ = self.on_reload_request(scope);
             }
             Signal::Child => {}
             Signal::User1 => {
@@ -309,11 +350,7 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Reloads the configuration for a user: at once if syncs are kept, otherwise when no process
-    /// is running any more.
-    ///
-    /// # Errors
-    ///
-    /// The new configuration is invalid; the error has file, line and key.
+    /// is running any more. Returns errors as [`EventLoop::reload`] does.
     fn on_reload_request(&mut self, scope: ReloadScope) -> Result<(), String> {
         if scope == ReloadScope::All {
             self.begin_shutdown(Ending::Reset);
