@@ -364,7 +364,11 @@ fn another_sync_of_the_source_does_not_prevent_moves() {
                 log.contains("Moving d/ -> m/\n") && log.contains("/m/e/new\n"),
                 "{log}"
             );
-            // The list of the other sync contains each path.
+            // The list of the other sync contains each path, unless the directory is compared because
+            // fanotify has not yet reported all events of the time of the startup.
+            if under_fanotify() {
+                continue;
+            }
             let lists = log.split("Calling rsync with filter-list").skip(1);
             let wholes = lists.filter(|list| list.contains("/m/f7\n")).count();
             assert_eq!(wholes, usize::from(mirrors), "{log}");
