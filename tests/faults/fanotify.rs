@@ -414,3 +414,22 @@ fn a_source_replaced_before_an_overflow_is_watched() {
     dir.write("later", "2");
     daemon.wait_equal();
 }
+
+/// The kernel drops the events, and reports that it has.
+#[test]
+fn changes_that_an_overflow_hides_are_found() {
+    let dir = Dir::new();
+    let mut daemon = Daemon::new(&dir, &config("fanotify")).start();
+    daemon.wait_log("finished.");
+    if !daemon.log().contains("is watched with fanotify") {
+        return skip(NO_FANOTIFY);
+    }
+    daemon.stop();
+    dir.overflow_queue();
+    dir.mkdir("d/e");
+    dir.write("d/e/hidden", "1");
+    daemon.cont();
+    daemon.wait_equal();
+    dir.write("d/e/later", "2");
+    daemon.wait_equal();
+}
