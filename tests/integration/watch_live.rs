@@ -319,9 +319,16 @@ fn a_symlink_is_not_watched() {
     std::os::unix::fs::symlink(rig.path("out"), rig.path("r/link")).unwrap();
     rig.rmdir("r/d");
     std::os::unix::fs::symlink(rig.path("out"), rig.path("r/d")).unwrap();
+    // The event says that it is a directory.
+    rig.mkdir("r/n");
+    rig.rmdir("r/n");
+    std::os::unix::fs::symlink(rig.path("out"), rig.path("r/n")).unwrap();
     rig.settle();
     rig.assert_watched(&["r/"]);
-    assert!(rig.told(&create("r/link")) && rig.told(&create("r/d")));
+    for name in ["r/link", "r/d", "r/n"] {
+        assert!(rig.told(&create(name)), "{name}");
+    }
+    assert!(!rig.told(&create("r/n/e/")));
 }
 
 #[test]
@@ -356,4 +363,29 @@ fn an_unreadable_directory_is_reported_until_it_is_readable() {
     rig.settle();
     assert!(rig.told(&create("r/d/sub/")));
     rig.assert_watched(&["r/", "r/d/", "r/d/sub/"]);
+}
+
+/// Such a directory can be listed, and nothing in it be watched.
+#[test]
+fn directories_in_one_that_may_not_be_searched_are_watched_when_it_may_be() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/d/sub/deep");
+    rig.touch("r/d/sub/f");
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(rig.path("r/d"), mode(0o400)).unwrap();
+    if fs::read_dir(rig.path("r/d/sub")).is_ok() {
+        return; // Root searches everything.
+    }
+    let scope = rig.scope("r/", |_| true);
+    rig.watcher.set_scopes(vec![scope]);
+    rig.until("the root to be read", |rig| !rig.watcher.crawling());
+    rig.assert_watched(&["r/", "r/d/"]);
+    let trouble = "watching a directory r/d/sub/: Permission denied (os error 13)";
+    assert_eq!(rig.log.troubles, [trouble]);
+    fs::set_permissions(rig.path("r/d"), mode(0o700)).unwrap();
+    rig.reach_mark();
+    for path in ["r/d/sub/", "r/d/sub/deep/", "r/d/sub/f"] {
+        assert!(rig.told(&create(path)), "{path}");
+    }
+    rig.assert_watched(&["r/", "r/d/", "r/d/sub/", "r/d/sub/deep/"]);
 }

@@ -150,6 +150,36 @@ fn a_nested_root_is_lost_and_comes_back_by_itself() {
 }
 
 #[test]
+fn a_missing_root_inside_another_is_lost_until_it_is_made() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a");
+    let scopes = vec![rig.scope("r/", |_| true), rig.scope("r/a/n/", |_| true)];
+    rig.watch(scopes);
+    rig.until("the loss", |rig| !rig.log.lost.is_empty());
+    assert_eq!(rig.log.lost, [(1, Loss::Deleted)]);
+    rig.mkdir("r/a/n/x");
+    rig.settle();
+    assert_eq!((rig.log.lost.len(), &rig.log.back[..]), (1, &[1][..]));
+}
+
+/// The event of its rename has not been read.
+#[test]
+fn a_root_that_was_replaced_before_scopes_are_set_is_the_new_directory() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
+    rig.mv("r", "elsewhere");
+    rig.mkdir("r/new");
+    let scope = rig.scope("r/", |_| true);
+    rig.watch(vec![scope]);
+    rig.reach_mark();
+    rig.touch("r/new/f");
+    rig.touch("elsewhere/d/f");
+    rig.reach_mark();
+    assert!(rig.told(&create("r/new/f")));
+    assert!(!rig.told(&create("r/d/f")) && !rig.told(&create("elsewhere/d/f")));
+    rig.check("replaced");
+}
+
+#[test]
 fn moves_into_and_out_of_what_is_excluded() {
     let mut rig = Rig::bare();
     rig.mkdir("r/a/sub");

@@ -190,6 +190,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn the_mask_has_what_counts_as_a_change() {
+        let names = WatchMask::CREATE | WatchMask::DELETE;
+        let moves = WatchMask::MOVED_FROM | WatchMask::MOVED_TO;
+        let own = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ATTRIB;
+        let limits = WatchMask::ONLYDIR | WatchMask::DONT_FOLLOW | WatchMask::EXCL_UNLINK;
+        let always = names | moves | own | limits;
+        let (close, modify) = (WatchMask::CLOSE_WRITE, WatchMask::MODIFY);
+        let expected = [
+            (InotifyMode::CloseWrite, false, close),
+            (InotifyMode::CloseWrite, true, close | modify),
+            (InotifyMode::Modify, false, modify),
+            (InotifyMode::CloseWriteOrModify, false, close | modify),
+        ];
+        for (mode, unclosed, contents) in expected {
+            assert_eq!(mask(mode, unclosed), always | contents, "{mode:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
