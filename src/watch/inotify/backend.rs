@@ -336,3 +336,151 @@ impl InotifyBackend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::super::crawl::{CrawlRecord, list};
+    use super::super::reconcile::RecheckTarget;
+    use super::super::tree::DirNode;
+    use super::*;
+    use crate::watch::{Event, Follow, Loss, Tell};
+
+    /// Records the paths of events, and counts overflows.
+    #[derive(Default)]
+    struct Reports {
+        paths: Vec<Vec<u8>>,
+        overflows: usize,
+    }
+
+    impl Observer for Reports {
+        fn event(&mut self, event: Event<'_>) -> Follow {
+            if let Event::Create { path } | Event::Delete { path } = event {
+                self.paths.push(path.to_vec());
+            }
+            Follow::Nothing
+        }
+        fn overflow(&mut self) {
+            self.overflows += 1;
+        }
+        fn root_lost(&mut self, _: usize, _: Loss) {}
+        fn root_back(&mut self, _: usize) {}
+        fn out_of_watches(&mut self, _: &[u8]) {}
+        fn watch_failed(&mut self, _: &[u8], _: &io::Error, _: &'static str) {}
+    }
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        _poll: mio::Poll,
+        backend: InotifyBackend,
+        root: DirNode,
+        reports: Reports,
+    }
+
+    impl Fixture {
+        /// Returns a backend that watches a temporary directory.
+        fn new() -> Fixture {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().canonicalize().unwrap();
+            let path = [path.as_os_str().as_bytes(), b"/"].concat();
+            let poll = mio::Poll::new().unwrap();
+            let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+            let mut backend = InotifyBackend::new(InotifyMode::CloseWrite, None, waker).unwrap();
+            let scope = Scope {
+                root: path.clone(),
+                wants: Arc::new(|_| true),
+            };
+            backend.set_scopes(vec![scope]);
+            let mut reports = Reports::default();
+            while backend.crawling {
+                backend.turn(Instant::now(), &mut reports);
+                std::thread::yield_now();
+            }
+            let root = backend.tree.find(&path).unwrap();
+            Fixture {
+                _dir: dir,
+                _poll: poll,
+                backend,
+                root,
+                reports,
+            }
+        }
+
+        fn receive(&mut self, mask: u32, name: &[u8]) {
+            let event = RawEvent {
+                wd: self.backend.tree.wd(self.root),
+                mask,
+                cookie: 0,
+                name,
+            };
+            self.backend.receive(event, &mut self.reports);
+            self.backend.replay(&mut self.reports);
+        }
+    }
+
+    /// The listing is older than the events, which are reported after it and in their order.
+    #[test]
+    fn events_of_a_directory_wait_until_it_has_been_read() {
+        let mut fixture = Fixture::new();
+        let (root, token) = (fixture.root, u64::MAX);
+        let mark = fixture.backend.event_mark();
+        fixture.backend.expect(root, token);
+        fixture.receive(libc::IN_CREATE, b"one");
+        fixture.receive(libc::IN_DELETE, b"one");
+        assert!(fixture.reports.paths.is_empty());
+        assert!(!fixture.backend.has_reported(mark));
+        let task = fixture.backend.task(root, Tell::Nobody);
+        let listing = list(&mut fixture.backend.kernel, &task, None);
+        let record = CrawlRecord {
+            token,
+            wd: task.wd,
+            tell: Tell::Nobody,
+            listing,
+        };
+        fixture.backend.apply_record(record, &mut fixture.reports);
+        fixture.backend.replay(&mut fixture.reports);
+        let path = [&task.path[..], b"one"].concat();
+        assert_eq!(fixture.reports.paths, [path.clone(), path]);
+        assert!(fixture.backend.deferred.is_empty());
+        assert_eq!(fixture.reports.overflows, 0);
+    }
+
+    #[test]
+    fn too_many_events_that_wait_count_as_an_overflow() {
+        let mut fixture = Fixture::new();
+        fixture.backend.expect(fixture.root, u64::MAX);
+        let name = [b'x'; 255];
+        while fixture.reports.overflows == 0 {
+            fixture.receive(libc::IN_CREATE, &name);
+            let bytes = fixture.backend.deferred.bytes();
+            assert!(bytes <= MAX_DEFERRED_BYTES);
+            let is_full = bytes == 0;
+            assert_eq!(fixture.reports.overflows, usize::from(is_full));
+        }
+    }
+
+    /// No event would wake the loop.
+    #[test]
+    fn a_turn_is_requested_while_something_is_to_be_rechecked_or_read() {
+        let mut fixture = Fixture::new();
+        let now = Instant::now();
+        let deadline = |fixture: &mut Fixture| {
+            fixture.backend.clear_up(&mut fixture.reports);
+            fixture.backend.next_deadline()
+        };
+        fixture.backend.now = now;
+        assert_eq!(deadline(&mut fixture), None);
+        // It stays as long as the directory is being read.
+        let wd = fixture.backend.tree.wd(fixture.root);
+        fixture.backend.pending_reads.insert(wd, 1);
+        let what = RecheckTarget::Name(b"x".to_vec());
+        fixture.backend.recheck(fixture.root, what);
+        let soon = Some(now + 5 * RETRY_DELAY);
+        assert_eq!(deadline(&mut fixture), soon);
+        fixture.backend.pending_reads.clear();
+        assert_eq!(deadline(&mut fixture), None);
+        fixture.backend.crawling = true;
+        assert_eq!(deadline(&mut fixture), soon);
+    }
+}
