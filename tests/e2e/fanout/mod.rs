@@ -229,3 +229,44 @@ fn classic_syncs_of_one_source_share_a_journal() {
     wait_current(&mut daemon, 1..=2);
     assert_eq!(daemon.terminate(), Some(143));
 }
+
+/// A change that one sync does not send is sent by those that do.
+#[test]
+fn syncs_of_other_files_share_no_journal() {
+    let dir = site(4);
+    fs::create_dir(dir.path("other")).unwrap();
+    let sync = |number: usize, source: &str, more: &str| {
+        format!(
+            "sync{{ default.rsync, source = '{source}', target = '@DIR@/t{number}', delay = 0.3,
+                {more} rsync = {{ binary = '@RSYNC@', archive = true, checksum = true }} }}\n"
+        )
+    };
+    let text = [
+        "settings{ insist = true, controlSocket = '@DIR@/sock' }\n".to_owned(),
+        sync(1, "@SRC@", "exclude = { 'a*' },"),
+        sync(2, "@SRC@", ""),
+        sync(3, "@DIR@/other", ""),
+        sync(4, "@SRC@", "filter = { '- b*' },"),
+    ];
+    let mut daemon = Daemon::new(&dir, &text.concat()).start();
+    let wait_for = |daemon: &mut Running<'_>, name: &str, targets: [usize; 2]| {
+        daemon.wait_for(name, |_| {
+            let mut paths = targets.iter().map(|t| dir.path(format!("t{t}/{name}")));
+            paths.all(|path| path.exists())
+        });
+    };
+    dir.write("first", "1");
+    wait_for(&mut daemon, "first", [1, 2]);
+    wait_for(&mut daemon, "first", [2, 4]);
+    for name in ["a", "b"] {
+        dir.write(name, "1");
+        dir.put(&format!("other/other-{name}"), "1");
+    }
+    wait_for(&mut daemon, "a", [2, 4]);
+    wait_for(&mut daemon, "b", [1, 2]);
+    for name in ["other-a", "other-b"] {
+        wait_for(&mut daemon, name, [3, 3]);
+    }
+    assert!(!dir.path("t1/a").exists() && !dir.path("t4/b").exists());
+    assert_eq!(daemon.terminate(), Some(143));
+}
