@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::rsyncssh::{CONFIG, is_move_reported, names, site};
-use super::start;
+use super::rsyncssh::{CONFIG, names, site};
+use super::{is_move_reported, start};
 
 /// mv would move the directory into it, and what the source has there would be missing.
 #[test]

@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::daemon::{Daemon, Running};
-use crate::support::dir::Dir;
+use crate::support::dir::{Dir, under_fanotify};
 use crate::support::random::Random;
 
 /// Returns a daemon whose `PATH` begins with `bin`.
@@ -28,6 +28,12 @@ fn daemon<'d>(dir: &'d Dir, config: &str) -> Daemon<'d> {
 
 fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     daemon(dir, config).start_and_settle()
+}
+
+/// Returns false if the daemon has not attempted a move, because fanotify reported the rename late.
+/// What is there is sent then.
+fn is_move_reported(daemon: &Running<'_>) -> bool {
+    !under_fanotify() || daemon.log().contains("Moving ")
 }
 
 fn inode_of(path: PathBuf) -> u64 {
