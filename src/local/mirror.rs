@@ -215,7 +215,7 @@ impl Mirror<'_> {
             return Ok(());
         }
         if !is_directory(&stat) {
-            return self.put(path, &stat);
+            return self.put(paths::bare(path), &stat);
         }
         let replaced = self.make_directory(path, &stat)?;
         // It may be another directory than before, or the same one again.

@@ -81,7 +81,7 @@ impl Mirror<'_> {
         if self.memory.links.is_empty() {
             return;
         }
-        let paths = items.iter().map(|item| item.path.as_slice()).collect();
+        let paths = items.iter().map(|item| paths::bare(&item.path)).collect();
         for (file, names) in self.memory.links.files_with(&paths) {
             let count = names.len();
             let mut others = Vec::new();
