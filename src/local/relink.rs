@@ -89,7 +89,15 @@ impl Mirror<'_> {
                 match self.source.lookup(&name) {
                     Ok(Some(stat)) if identity(&stat) == file => others.push((name, stat)),
                     Err(error) if !is_missing(&error) => {}
-                    _ => self.memory.links.forget(file, &name),
+                    _ => {
+                        self.memory.links.forget(file, &name);
+                        let moved = after_moves(items, &name);
+                        if let Ok(Some(stat)) = self.source.lookup(&moved)
+                            && identity(&stat) == file
+                        {
+                            others.push((moved, stat));
+                        }
+                    }
                 }
             }
             if others.len() == count {
@@ -104,6 +112,7 @@ impl Mirror<'_> {
         }
     }
 
+    /// Compares the contents of a name that the target has.
     fn compare_name_of_lost(&mut self, path: &[u8], stat: &Stat) {
         self.memory.journal.touch(path);
         if let Err(error) = self.compare_file(path, stat, true, attributes::is_proven_copy) {
@@ -134,4 +143,19 @@ impl Mirror<'_> {
             },
         )
     }
+}
+
+/// Returns the path to which the Moves among these items lead.
+fn after_moves(items: &[CopyItem], path: &[u8]) -> Vec<u8> {
+    let mut path = path.to_vec();
+    for item in items {
+        let Some(to) = &item.to else { continue };
+        let (from, to) = (paths::bare(&item.path), paths::bare(to));
+        match path.strip_prefix(from) {
+            Some([]) => path = to.to_vec(),
+            Some(below) if below.starts_with(b"/") => path = [to, below].concat(),
+            _ => {}
+        }
+    }
+    path
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | local_mirror, local_attributes, local_differences, local_trees, local_events, local_deep, local_security | the worker of default.direct; `copy_job` makes its jobs |
+//! | local_mirror, local_attributes, local_differences, local_trees, local_events, local_links, local_deep, local_security | the worker of default.direct; `copy_job` makes its jobs |
 //! | process_children, process_limits | child processes |
 //! | watch_live, watch_scopes, watch_churn, watch_marks, watch_open_files | the watcher; `watch_rig` has its observer |
 //! | detach_and_pid_file | detaching, and who holds the pid file |
@@ -21,6 +21,7 @@ mod local_attributes;
 mod local_deep;
 mod local_differences;
 mod local_events;
+mod local_links;
 mod local_mirror;
 mod local_security;
 mod local_trees;
