@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use libc::nlink_t;
 use rustix::fs::Stat;
 
+use crate::paths;
+
 /// The maximum number of files with several names that are remembered. The names of others are
 /// searched for at each change.
 const MAX_FILES: usize = 100_000;
@@ -91,9 +93,15 @@ impl HardLinks {
         self.known.is_empty()
     }
 
-    /// Returns the files with a name among `paths`, each with all its names.
+    /// Returns the files with a name among `paths` or in a directory among them, each with all its
+    /// names. Paths of directories have no trailing slash; the root is no such directory.
     pub fn files_with(&self, paths: &HashSet<&[u8]>) -> Vec<(FileIdentity, Vec<Vec<u8>>)> {
-        let has_name = |names: &Names| names.paths.iter().any(|path| paths.contains(&path[..]));
+        let is_among = |path: &Vec<u8>| {
+            let above = paths::directories(path).filter(|directory| *directory != b"/");
+            let mut above = above.map(paths::bare);
+            paths.contains(&path[..]) || above.any(|directory| paths.contains(directory))
+        };
+        let has_name = |names: &Names| names.paths.iter().any(is_among);
         let found = self.known.iter().filter(|(_, names)| has_name(names));
         found
             .map(|(file, names)| (*file, names.paths.clone()))

@@ -95,6 +95,7 @@ impl Mirror<'_> {
                         if let Ok(Some(stat)) = self.source.lookup(&moved)
                             && identity(&stat) == file
                         {
+                            self.memory.links.note(&stat, &moved);
                             others.push((moved, stat));
                         }
                     }

@@ -54,3 +54,23 @@ fn a_change_through_a_lost_name_reaches_a_renamed_one() {
         assert_eq!(fs::read(pair.target(name)).unwrap(), b"22");
     }
 }
+
+/// The name is that of a rename which was sent before.
+#[test]
+fn a_change_through_a_renamed_name_that_is_removed_reaches_the_others() {
+    for (other, from, to, name) in [("b", "/b", "/c", "c"), ("d/b", "/d/", "/e/", "e/b")] {
+        let mut pair = Pair::new();
+        fs::create_dir(pair.source("d")).unwrap();
+        fs::write(pair.source("a"), "1").unwrap();
+        fs::hard_link(pair.source("a"), pair.source(other)).unwrap();
+        pair.compare();
+        fs::rename(pair.source(&from[1..]), pair.source(&to[1..])).unwrap();
+        let rename = item(Change::Move, from, Some(to));
+        pair.run_next(CopyTask::Events(vec![rename]));
+        fs::write(pair.source(name), "22").unwrap();
+        fs::remove_file(pair.source(name)).unwrap();
+        let removal = item(Change::Delete, &format!("/{name}"), None);
+        pair.run_next(CopyTask::Events(vec![removal]));
+        assert_eq!(fs::read(pair.target("a")).unwrap(), b"22", "{name}");
+    }
+}
