@@ -12,11 +12,9 @@ use crate::config::MaxDelete;
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Stdin};
 use crate::queue::{DelayId, Time};
+use crate::rsync_syntax;
 use crate::script::{SpawnRequest, SyncHandle};
 use crate::sync::DeleteGuard;
-
-/// rsync(1): the option that limits deletions.
-const OPTION: &[u8] = b"--max-delete=";
 
 /// A dry run and the transfer that waits for its result.
 pub struct DryRun {
@@ -124,19 +122,6 @@ impl DryRun {
         self.request
     }
 
-    /// Returns the transfer with a limit of deletions, because the source may change after the dry
-    /// run. An option of the configuration's own follows and takes precedence. A wrapper gets none.
-    pub fn into_limited_request(self, most: Option<u64>) -> SpawnRequest {
-        let mut request = self.request;
-        if let Some(most) = most
-            && Binary::plain(&request.program).is_some()
-        {
-            let option = [OPTION, most.to_string().as_bytes()].concat();
-            request.args.insert(0, option);
-        }
-        request
-    }
-
     /// Returns what follows this end of the dry run.
     pub fn result(&self, status: ExitStatus) -> DryRunResult {
         if !matches!(status, ExitStatus::Exit(0 | 23 | 24)) {
@@ -193,13 +178,19 @@ impl DryRun {
     }
 }
 
-/// Returns true if a transfer begins with the limit of [`DryRun::into_limited_request`].
-pub fn is_limited(request: &SpawnRequest) -> bool {
-    let first = request.args.first();
-    first.is_some_and(|word| word.starts_with(OPTION))
+/// Limits the deletions of a transfer, because its source may change after the dry run. Returns false
+/// for a wrapper, which gets no options, and if the configuration has a limit of its own.
+pub fn limit(request: &mut SpawnRequest, most: u64) -> bool {
+    let is_limited = Binary::plain(&request.program).is_some()
+        && !rsync_syntax::has(&request.args, &["max-delete"], b"");
+    if is_limited {
+        let option = format!("--max-delete={most}");
+        request.args.insert(0, option.into_bytes());
+    }
+    is_limited
 }
 
-/// Logs that a transfer has reached the limit of [`DryRun::into_limited_request`].
+/// Logs that a transfer has reached the limit that [`limit`] has set.
 pub fn tell_reached(handle: &SyncHandle) {
     log::warn(format_args!(
         "{}: rsync would have deleted more than its dry run; it has stopped deleting",
@@ -359,6 +350,27 @@ mod tests {
         assert!(matches!(run.result(done), DryRunResult::Transfer(_)));
         assert_eq!(target_entries(&run), Some(4));
         assert_eq!(run.result(done), DryRunResult::Count);
+    }
+
+    /// With a limit of the configuration's own, exit code 25 means what it says about it.
+    #[test]
+    fn the_transfer_is_limited_unless_the_configuration_limits_it() {
+        let words = |options: &str| {
+            let options = format!("guard = {{ maxDelete = 5 }}, {options}");
+            let mut request = request(&options, true);
+            let before = request.args.clone();
+            let is_limited = limit(&mut request, 5);
+            let own = request.args.split_off(request.args.len() - before.len());
+            assert_eq!(own, before);
+            (is_limited, request.args)
+        };
+        assert_eq!(words(""), (true, vec![b"--max-delete=5".to_vec()]));
+        for own in ["'--max-delete=3'", "'--max-delete', '3'"] {
+            let options = format!("rsync = {{ _extra = {{ {own} }} }}");
+            assert_eq!(words(&options), (false, vec![]), "{own}");
+        }
+        let wrapper = "rsync = { binary = '/bin/true' }";
+        assert_eq!(words(wrapper), (false, vec![]));
     }
 
     #[test]

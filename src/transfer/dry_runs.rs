@@ -12,8 +12,8 @@ use crate::script::{Script, SpawnRequest};
 
 /// What follows the end of a dry run.
 pub enum DryRunEnd {
-    /// The transfer is started.
-    Start(SpawnRequest),
+    /// The transfer is started, with this limit of deletions if there is one.
+    Start(SpawnRequest, Option<u64>),
     /// The source is counted for this job.
     Count(Job),
     /// The failure is evaluated as that of this transfer, which is not started.
@@ -44,7 +44,7 @@ pub fn end(
             job.take_errors(errors);
             DryRunEnd::Failed(job)
         }
-        DryRunResult::Transfer(most) => DryRunEnd::Start(dry_run.into_limited_request(most)),
+        DryRunResult::Transfer(most) => DryRunEnd::Start(dry_run.into_request(), most),
         DryRunResult::Exceeded(deleted, total) => {
             put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);
             DryRunEnd::Queued

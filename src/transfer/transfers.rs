@@ -176,7 +176,7 @@ impl Transfers {
             }
             return Vec::new();
         }
-        self.execute(request, now)
+        self.execute(request, None, now)
     }
 
     /// Passes a local copy to the thread of its sync.
@@ -291,7 +291,7 @@ impl Transfers {
         now: Time,
     ) -> Vec<Action> {
         match dry_runs::end(dry_run, status, errors, &self.script, now) {
-            DryRunEnd::Start(request) => return self.execute(request, now),
+            DryRunEnd::Start(request, most) => return self.execute(request, most, now),
             DryRunEnd::Failed(job) => return self.evaluate(&job, status, now),
             DryRunEnd::Count(job) => {
                 let waker = Arc::clone(&self.waker);
@@ -315,8 +315,8 @@ impl Transfers {
         actions
     }
 
-    /// Ends the transfers whose source has changed since their start, in order to repeat them when
-    /// the source is accepted.
+    /// Ends the transfers whose source or target has changed since their start, in order to repeat
+    /// them when both are accepted.
     pub fn end_outdated(&mut self) -> Vec<Action> {
         let jobs = self.jobs.iter_mut().map(|(&pid, job)| (pid, job));
         let mut actions = recall::end_processes(jobs);
@@ -419,9 +419,9 @@ impl Transfers {
         actions
     }
 
-    /// Starts one process.
-    fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
-        let has_delete_limit = delete_limit::is_limited(&request);
+    /// Starts one process, which may delete at most this number of entries.
+    fn execute(&mut self, mut request: SpawnRequest, most: Option<u64>, now: Time) -> Vec<Action> {
+        let has_delete_limit = most.is_some_and(|most| delete_limit::limit(&mut request, most));
         let wall = cron::wall_time();
         let limit = bandwidth::limit(&mut request, wall);
         self.backups.date(&mut request, SystemTime::now());
