@@ -164,8 +164,8 @@ impl SendingSide {
             .min()
     }
 
-    /// Reaps and evaluates ended children and threads, and ends the transfers whose source has
-    /// changed.
+    /// Reaps and evaluates ended children and threads, and ends the transfers whose source or target
+    /// has changed.
     pub fn reap(&mut self, audits: &mut Audits, watching: &WatchedSide, now: Time) -> Vec<Action> {
         let before = |handle: &SyncHandle| {
             event_router::transfer_ended(handle, watching.watcher(), now);

@@ -300,8 +300,9 @@ impl SourceMonitor {
             log::escape(&sync.config.source)
         );
         self.due.get_or_insert(now + RECHECK_INTERVAL);
+        // A target that does not answer is the same when it does.
         if why != NO_ANSWER {
-            sync.note_source_change();
+            sync.outdate_transfers();
         }
         sync.halt(why).then(|| Action::error(line))
     }

@@ -9,7 +9,7 @@ impl Sync {
     /// Handles the loss of the watched source. Nothing is sent until [`Sync::resume`], so that its
     /// disappearance is not mirrored. Returns true if the sync was not halted before.
     pub fn source_lost(&mut self, reason: &str) -> bool {
-        self.note_source_change();
+        self.outdate_transfers();
         self.lifecycle.lose_source(reason)
     }
 

@@ -322,7 +322,7 @@ fn transfers_of_a_source_that_has_changed_are_ended_once() {
     let end = |job: &mut Job| recall::end_processes([(Pid(7), job)].into_iter());
     let mut transfer = Transfer::of("", &["a"]);
     assert_eq!(end(&mut transfer.job), []);
-    transfer.handle.sync.borrow_mut().note_source_change();
+    transfer.handle.sync.borrow_mut().outdate_transfers();
     let kill = Action::SignalTree(Pid(7), Signal::SIGTERM);
     assert_eq!(end(&mut transfer.job)[0], kill);
     assert_eq!(end(&mut transfer.job), []);
@@ -336,12 +336,12 @@ fn transfers_of_a_source_that_has_changed_are_ended_once() {
     let mut copy = Transfer::of("", &["a"]);
     let control = Arc::new(CopyControl::default());
     copy.job.control = Some(Arc::clone(&control));
-    copy.handle.sync.borrow_mut().note_source_change();
+    copy.handle.sync.borrow_mut().outdate_transfers();
     let stopped = recall::stop_copies([&mut copy.job].into_iter());
     assert!(stopped.len() == 1 && copy.job.is_restarted && control.is_stopped());
 
     let mut unguarded = Transfer::of("guard = false,", &["a"]);
-    unguarded.handle.sync.borrow_mut().note_source_change();
+    unguarded.handle.sync.borrow_mut().outdate_transfers();
     assert_eq!(end(&mut unguarded.job), []);
 }
 

@@ -5,7 +5,7 @@
 //! | `transfers` | the component: starts processes and threads and evaluates their ends |
 //! | `spawn` | the command of a request |
 //! | `backups` | the dated directory of a transfer, and the removal of old ones |
-//! | `recall` | ends transfers whose source has changed |
+//! | `recall` | ends transfers whose source or target has changed |
 //! | `bandwidth` | limits by time of day |
 //! | `job` | one running process, its entries and its output |
 //! | `progress` | the progress of a process or thread, for people |

@@ -1,4 +1,4 @@
-//! Transfers that are ended because their source has changed since they were started.
+//! Transfers that are ended because their source or target has changed since they were started.
 //!
 //! rsync opens its source some time after its start, over a remote shell after seconds. It would
 //! treat an empty directory or a missing file system as deleted files.
@@ -9,7 +9,8 @@ use super::job::Job;
 use crate::component::Action;
 use crate::process::Pid;
 
-/// Ends the processes whose source has changed since their start. Their entries are queued again.
+/// Ends the processes whose source or target has changed since their start. Their entries are
+/// queued again.
 pub fn end_processes<'a>(jobs: impl Iterator<Item = (Pid, &'a mut Job)>) -> Vec<Action> {
     let ended = jobs.filter(|(_, job)| reads_source(job) && is_outdated(job));
     let ended = ended.flat_map(|(pid, job)| {
@@ -19,8 +20,8 @@ pub fn end_processes<'a>(jobs: impl Iterator<Item = (Pid, &'a mut Job)>) -> Vec<
     ended.collect()
 }
 
-/// Stops the local copies whose source has changed since their start. Their entries are queued
-/// again.
+/// Stops the local copies whose source or target has changed since their start. Their entries are
+/// queued again.
 pub fn stop_copies<'a>(jobs: impl Iterator<Item = &'a mut Job>) -> Vec<Action> {
     let stopped = jobs.filter(|job| is_outdated(job)).map(|job| {
         job.is_restarted = true;
@@ -35,7 +36,7 @@ pub fn stop_copies<'a>(jobs: impl Iterator<Item = &'a mut Job>) -> Vec<Action> {
 fn report(job: &Job) -> Action {
     let name = &job.handle.sync.borrow().config.name;
     Action::normal(format!(
-        "{name}: ending the running transfer, because its source has changed"
+        "{name}: ending the running transfer, because its source or target has changed"
     ))
 }
 
@@ -47,5 +48,5 @@ fn reads_source(job: &Job) -> bool {
 
 fn is_outdated(job: &Job) -> bool {
     let sync = job.heir.as_ref().unwrap_or(&job.handle.sync);
-    !job.is_restarted && sync.borrow().source_changed_since(job.since())
+    !job.is_restarted && sync.borrow().has_outdated(job.since())
 }

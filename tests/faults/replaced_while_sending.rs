@@ -7,7 +7,7 @@ use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, skip};
 use crate::support::script::SSH;
 
-const ENDED: &str = "one: ending the running transfer, because its source has changed";
+const ENDED: &str = "one: ending the running transfer, because its source or target has changed";
 
 const RSYNC: &str = "default.rsync, target = 'host:@TRG@',
     rsync = { archive = true, checksum = true, rsh = '@DIR@/bin/ssh' }";

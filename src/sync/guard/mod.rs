@@ -50,8 +50,8 @@ pub(super) struct GuardState {
     probe: Option<target::Probe>,
     /// The source is accepted when the target has answered.
     awaits_target: bool,
-    /// The time at which the source or a mount in it disappeared last.
-    source_changed: Option<Instant>,
+    /// The time at which the source, a mount in it or the mount of the target was last found missing.
+    transfers_outdated: Option<Instant>,
     nested_mounts: nested_mounts::NestedMounts,
     deletions: DeleteGuard,
 }
@@ -180,16 +180,18 @@ impl Sync {
         self.guard.source.directory()
     }
 
-    /// Records that a transfer which runs now may find another source than that of its start.
-    pub fn note_source_change(&mut self) {
+    /// Records that a transfer which runs now may find another source or target than at its start.
+    pub fn outdate_transfers(&mut self) {
         if self.config.guard.on {
-            self.guard.source_changed = Some(Instant::now());
+            self.guard.transfers_outdated = Some(Instant::now());
         }
     }
 
-    /// Returns true if a transfer that was started at this time may find another source.
-    pub fn source_changed_since(&self, start: Instant) -> bool {
-        self.guard.source_changed.is_some_and(|time| start <= time)
+    /// Returns true if a transfer that was started at this time may find another source or target.
+    pub fn has_outdated(&self, start: Instant) -> bool {
+        self.guard
+            .transfers_outdated
+            .is_some_and(|time| start <= time)
     }
 
     /// Returns device and inode of the source, if the guard is on.

@@ -73,7 +73,7 @@ impl Sync {
         let changes = nested_mounts.update(mounted, |mount| self.contains_mount(mount));
         self.guard.nested_mounts = nested_mounts;
         if !changes.gone.is_empty() {
-            self.note_source_change();
+            self.outdate_transfers();
         }
         self.protect_missing_mounts();
         changes
