@@ -93,13 +93,17 @@ impl HardLinks {
         self.known.is_empty()
     }
 
-    /// Returns the files with a name among `paths` or in a directory among them, each with all its
-    /// names. Paths of directories have no trailing slash; the root is no such directory.
-    pub fn files_with(&self, paths: &HashSet<&[u8]>) -> Vec<(FileIdentity, Vec<Vec<u8>>)> {
+    /// Returns the files with a name among `paths`, which have no trailing slashes, or in one of
+    /// `directories`, which have them, each with all its names.
+    pub fn files_with(
+        &self,
+        paths: &HashSet<&[u8]>,
+        directories: &HashSet<&[u8]>,
+    ) -> Vec<(FileIdentity, Vec<Vec<u8>>)> {
         let is_among = |path: &Vec<u8>| {
-            let above = paths::directories(path).filter(|directory| *directory != b"/");
-            let mut above = above.map(paths::bare);
-            paths.contains(&path[..]) || above.any(|directory| paths.contains(directory))
+            let mut above = paths::directories(path);
+            paths.contains(&path[..])
+                || !directories.is_empty() && above.any(|above| directories.contains(above))
         };
         let has_name = |names: &Names| names.paths.iter().any(is_among);
         let found = self.known.iter().filter(|(_, names)| has_name(names));

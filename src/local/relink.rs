@@ -10,6 +10,7 @@ use super::copy::{self, TargetName};
 use super::links::identity;
 use super::mirror::Mirror;
 use super::{CopyItem, CopyTask};
+use crate::batch::Change;
 use crate::paths;
 
 impl Mirror<'_> {
@@ -82,7 +83,10 @@ impl Mirror<'_> {
             return;
         }
         let paths = items.iter().map(|item| paths::bare(&item.path)).collect();
-        for (file, names) in self.memory.links.files_with(&paths) {
+        let gone = items.iter().filter(|item| item.path.ends_with(b"/"));
+        let gone = gone.filter(|item| matches!(item.change, Change::Delete | Change::Move));
+        let directories = gone.map(|item| item.path.as_slice()).collect();
+        for (file, names) in self.memory.links.files_with(&paths, &directories) {
             let count = names.len();
             let mut others = Vec::new();
             for name in names {
