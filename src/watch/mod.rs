@@ -79,7 +79,7 @@ pub enum Event<'a> {
         path: &'a [u8],
     },
     /// A rename. An object that was at `to` before is gone; a directory that was there is reported
-    /// before, as an [`Event::Delete`].
+    /// before, as an [`Event::Delete`] or by [`Observer::renewed`].
     Move {
         /// The old path.
         from: &'a [u8],

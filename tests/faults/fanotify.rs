@@ -21,10 +21,15 @@ fn config(watch: &str) -> String {
 
 /// Starts the daemon after the script ran; `None` if it cannot use fanotify.
 fn start<'d>(dir: &'d Dir, watch: &str, script: &str) -> Option<Running<'d>> {
-    let Some(mut daemon) = among_mounts(dir, &config(watch), script) else {
+    let Some(daemon) = among_mounts(dir, &config(watch), script) else {
         skip(NO_MOUNTS);
         return None;
     };
+    watched(daemon)
+}
+
+/// Returns the daemon when it has started up, if it uses fanotify. Counts a skipped test otherwise.
+fn watched(mut daemon: Running<'_>) -> Option<Running<'_>> {
     daemon.wait_log("finished.");
     if !daemon.log().contains("is watched with fanotify") {
         skip(NO_FANOTIFY);
@@ -399,11 +404,9 @@ fn without_the_capability_inotify_is_used_and_logged_once() {
 #[test]
 fn a_source_replaced_before_an_overflow_is_watched() {
     let dir = Dir::new();
-    let mut daemon = Daemon::new(&dir, &config("fanotify")).start();
-    daemon.wait_log("finished.");
-    if !daemon.log().contains("is watched with fanotify") {
-        return skip(NO_FANOTIFY);
-    }
+    let Some(mut daemon) = watched(Daemon::new(&dir, &config("fanotify")).start()) else {
+        return;
+    };
     daemon.stop();
     fs::rename(dir.src(""), dir.path("elsewhere")).unwrap();
     fs::create_dir(dir.src("")).unwrap();
@@ -419,11 +422,9 @@ fn a_source_replaced_before_an_overflow_is_watched() {
 #[test]
 fn changes_that_an_overflow_hides_are_found() {
     let dir = Dir::new();
-    let mut daemon = Daemon::new(&dir, &config("fanotify")).start();
-    daemon.wait_log("finished.");
-    if !daemon.log().contains("is watched with fanotify") {
-        return skip(NO_FANOTIFY);
-    }
+    let Some(mut daemon) = watched(Daemon::new(&dir, &config("fanotify")).start()) else {
+        return;
+    };
     daemon.stop();
     dir.overflow_queue();
     dir.mkdir("d/e");

@@ -30,6 +30,10 @@ const OTHERS: [&str; 4] = ["only/here", "only", "d", "d/s"];
 
 /// Begins to mirror, beside what only the target has.
 fn mirror<'d>(dir: &'d Dir, kind: &str, keys: &str) -> Running<'d> {
+    mirror_with(dir, "", kind, keys)
+}
+
+fn mirror_with<'d>(dir: &'d Dir, settings: &str, kind: &str, keys: &str) -> Running<'d> {
     dir.script("ssh", SSH);
     for directory in OTHERS {
         fs::create_dir_all(dir.trg(directory)).unwrap();
@@ -40,7 +44,7 @@ fn mirror<'d>(dir: &'d Dir, kind: &str, keys: &str) -> Running<'d> {
         dir.write(format!("{directory}/f"), "1");
     }
     let config = format!(
-        "settings{{ controlSocket = '@DIR@/sock' }}
+        "settings{{ controlSocket = '@DIR@/sock', {settings} }}
         sync{{ {kind}, source = '@SRC@', delay = 0.1, delete = 'running', {keys} }}"
     );
     Daemon::new(dir, &config).start_and_settle()
@@ -132,9 +136,7 @@ fn consecutive_moves_to_a_directory_of_the_target_delete_nothing_else() {
     for (kind, _) in KINDS {
         for (case, watch) in [(0, "inotify"), (0, "fanotify"), (1, "fanotify")] {
             let dir = Dir::new();
-            // The key is one of the settings, which follow the sync.
-            let keys = format!("}} settings{{ watch = '{watch}'");
-            let mut daemon = mirror(&dir, kind, &keys);
+            let mut daemon = mirror_with(&dir, &format!("watch = '{watch}'"), kind, "");
             daemon.stop();
             for (from, to) in cases[case] {
                 dir.mv(from, to);

@@ -50,14 +50,7 @@ fn a_deep_tree_made_at_once_is_reported_completely() {
 
 #[test]
 fn a_large_tree_moved_in_is_reported_completely() {
-    let mut rig = Rig::new(|rig| {
-        for outer in 0..30 {
-            for inner in 0..30 {
-                rig.mkdir(&format!("out/{outer}/{inner}"));
-                rig.touch(&format!("out/{outer}/{inner}/f"));
-            }
-        }
-    });
+    let mut rig = Rig::new(Rig::make_large);
     rig.mv("out", "r/in");
     rig.settle();
     rig.check("large");

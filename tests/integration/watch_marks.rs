@@ -111,14 +111,7 @@ fn events_of_directories_that_wait_to_be_read_are_reported() {
 
 #[test]
 fn a_mark_waits_for_the_contents_of_a_large_directory() {
-    let mut rig = Rig::new(|rig| {
-        for outer in 0..30 {
-            for inner in 0..30 {
-                rig.mkdir(&format!("out/{outer}/{inner}"));
-                rig.touch(&format!("out/{outer}/{inner}/f"));
-            }
-        }
-    });
+    let mut rig = Rig::new(Rig::make_large);
     rig.mv("out", "r/in");
     rig.reach_mark();
     rig.check("large");

@@ -237,6 +237,16 @@ impl Rig {
         fs::write(self.path(path), b"").unwrap();
     }
 
+    /// Makes a tree that is too large to be read in one turn, outside of the watched directory.
+    pub fn make_large(&self) {
+        for outer in 0..30 {
+            for inner in 0..30 {
+                self.mkdir(&format!("out/{outer}/{inner}"));
+                self.touch(&format!("out/{outer}/{inner}/f"));
+            }
+        }
+    }
+
     pub fn mv(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }

@@ -294,11 +294,9 @@ impl FanotifyBackend {
     ) {
         // Nothing that the source had at the new name is gone, unless it is at the old one.
         let is_new = there[1].is_some() && !is_exchange && !rename.swaps;
-        for ((entry, path), now) in [(rename.from, old), (rename.to, new)]
-            .into_iter()
-            .zip(there)
-        {
-            if is_new && path == new {
+        let names = [(rename.from, old, false), (rename.to, new, is_new)];
+        for ((entry, path, is_new), now) in names.into_iter().zip(there) {
+            if is_new {
                 observer.renewed(path);
             } else {
                 observer.event(Event::Delete { path });
