@@ -10,6 +10,8 @@ use mlua::Lua;
 use super::*;
 use crate::daemon::sources::WatchedRoots;
 use crate::mount_table;
+use crate::state::StateDir;
+use crate::sync::SourceIdentity;
 use crate::sync::tests::sync_of;
 
 /// Counts what is asked of the watched trees.
@@ -45,6 +47,7 @@ struct Fixture {
     syncs: [Rc<SyncHandle>; 1],
     roots: FakeRoots,
     mount_table: &'static dyn Fn() -> Vec<u8>,
+    state: Option<StateDir>,
     now: Instant,
 }
 
@@ -63,6 +66,7 @@ impl Fixture {
                 rebuilds: 0,
             },
             mount_table: &mount_table::read,
+            state: None,
             now,
         }
     }
@@ -85,7 +89,7 @@ impl Fixture {
             syncs: &self.syncs,
             roots: &mut self.roots,
             mount_table: self.mount_table,
-            state: None,
+            state: self.state.as_ref(),
             started: Some(0),
         };
         call(&mut self.monitor, &mut sources, self.now)
@@ -102,6 +106,26 @@ impl Fixture {
     fn check_ready(&mut self) -> (bool, Vec<Action>) {
         let handle = Rc::clone(&self.syncs[0]);
         self.call(|monitor, sources, now| monitor.check_ready(&handle, sources, (now, 0)))
+    }
+
+    /// Returns the directory that is accepted as the source.
+    fn accepted(&self) -> Option<String> {
+        let sync = self.syncs[0].sync.borrow();
+        sync.accepted_source().map(SourceIdentity::to_line)
+    }
+
+    /// Returns a sync as the next daemon begins with it.
+    fn next(&self) -> Sync {
+        let mut sync = sync_of(&self.syncs[0].sync.borrow().config.source);
+        if let Some(state) = &self.state {
+            sources::restore(state, &mut sync);
+        }
+        sync
+    }
+
+    /// Returns the directory that the next daemon takes for the source.
+    fn saved(&self) -> Option<String> {
+        self.next().accepted_source().map(SourceIdentity::to_line)
     }
 
     fn is_halted(&self) -> bool {
@@ -262,4 +286,72 @@ fn mounts_are_read_before_a_transfer() {
     assert!(!fixture.syncs[0].sync.borrow().misses_mounts());
     let (is_ready, _) = fixture.check_ready();
     assert!(is_ready && fixture.syncs[0].sync.borrow().misses_mounts());
+}
+
+/// Without them, the next daemon takes an empty directory for the source, or a missing mount for
+/// deleted files.
+#[test]
+fn what_is_accepted_is_saved() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let inner = dir.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let mut fixture = Fixture::new(dir.path());
+    fixture.state = Some(StateDir::at(state.path()));
+    fixture.mount_table = &Vec::new;
+    fixture.start();
+    assert!(fixture.saved().is_some());
+    assert_eq!(fixture.saved(), fixture.accepted());
+    assert_eq!(fixture.next().known_nested_mounts().count(), 0);
+
+    fixture.mount_table = table_with("8:1", &inner);
+    fixture.call(|monitor, sources, now| monitor.on_mounts_changed(sources, now));
+    let known = fixture.next();
+    let known: Vec<_> = known.known_nested_mounts().collect();
+    assert_eq!(known, [inner.as_os_str().as_bytes()]);
+}
+
+/// Its changes would have no events.
+#[test]
+fn only_a_watched_directory_replaces_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, away) = (dir.path().join("src"), dir.path().join("away"));
+    fs::create_dir(&source).unwrap();
+    let mut fixture = Fixture::halted(&source);
+    let before = fixture.accepted();
+    fs::rename(&source, &away).unwrap();
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("other"), "").unwrap();
+    fixture.roots.leads_home = false;
+    fixture.now += RECHECK_INTERVAL;
+    fixture.turn();
+    assert!(fixture.is_halted());
+    assert_eq!(fixture.accepted(), before);
+
+    fixture.roots.leads_home = true;
+    fixture.now += RECHECK_INTERVAL;
+    fixture.turn();
+    assert!(!fixture.is_halted());
+    assert_ne!(fixture.accepted(), before);
+}
+
+/// The source is accepted when a target that was silent at the start answers: before the next
+/// transfer, or when the source is found again.
+#[test]
+fn a_source_waits_for_its_target() {
+    for is_transfer in [true, false] {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(dir.path().join("file"), "").unwrap();
+        let mut fixture = Fixture::new(dir.path());
+        fixture.state = Some(StateDir::at(state.path()));
+        fixture.syncs[0].sync.borrow_mut().await_target();
+        assert_eq!(fixture.saved(), None);
+        if is_transfer {
+            assert_eq!(fixture.check_ready(), (true, vec![]));
+        } else {
+            fixture.call(|monitor, sources, now| monitor.on_turn(&[0], sources, now));
+        }
+        assert!(!fixture.syncs[0].sync.borrow().awaits_target());
+        assert!(fixture.saved().is_some());
+        assert_eq!(fixture.saved(), fixture.accepted());
+    }
 }

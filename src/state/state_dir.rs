@@ -57,7 +57,7 @@ impl StateDir {
     }
 
     #[cfg(test)]
-    pub(super) fn at(path: &Path) -> StateDir {
+    pub(crate) fn at(path: &Path) -> StateDir {
         StateDir { path: path.into() }
     }
 
