@@ -44,6 +44,7 @@
 //! | [`id`] | ids of syncs and gates, never reused |
 //! | [`exit`] | the exit codes |
 //! | [`sys`] | the only `unsafe` code |
+//! | `test_user` | runs unit tests without the rights of root |
 //! | `test_skip` | counts unit tests that cannot run here |
 //!
 //! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the rooms `control`,
@@ -89,6 +90,8 @@ pub mod sys;
 pub mod takeover;
 #[cfg(test)]
 mod test_skip;
+#[cfg(test)]
+mod test_user;
 pub mod transfer;
 pub mod trends;
 pub mod tunnel;

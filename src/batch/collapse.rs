@@ -92,11 +92,6 @@ impl CollapsedItem<'_> {
         self.other_kind = self.path != b"/" && rules.exclude(self.path, directory);
     }
 
-    /// Returns true if it is neither a file nor a directory.
-    pub fn is_special(&self) -> bool {
-        self.stat.is_some_and(|stat| stat.node == FileKind::Other)
-    }
-
     /// Returns true if it is a directory now.
     pub fn is_directory(&self) -> bool {
         self.stat

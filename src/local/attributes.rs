@@ -260,6 +260,8 @@ pub fn attributes_may_forbid<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::beneath::Beneath;
+    use crate::test_user::without_rights_of_root;
 
     fn stat(change: impl FnOnce(&mut Stat)) -> Stat {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -338,19 +340,56 @@ mod tests {
     /// The bits would give the rights of the user who owns the copy.
     #[test]
     fn set_id_bits_are_kept_for_the_same_owner_only() {
-        let (source, target) = (
-            tempfile::NamedTempFile::new().unwrap(),
-            tempfile::NamedTempFile::new().unwrap(),
-        );
-        let is_root = rustix::process::geteuid().is_root();
-        let mut stat = fs::fstat(&source).unwrap();
-        stat.st_mode |= 0o6755;
-        let mode = || fs::fstat(&target).unwrap().st_mode & 0o7777;
-        let given = give(source.as_file().as_fd(), &stat, target.as_file().as_fd()).unwrap();
-        assert!(given.owner && mode() == 0o6755);
-        stat.st_uid += 1;
-        let given = give(source.as_file().as_fd(), &stat, target.as_file().as_fd()).unwrap();
-        let wanted = if is_root { 0o6755 } else { 0o755 };
-        assert_eq!((given.owner, mode()), (is_root, wanted));
+        fn check(directory: &std::path::Path) {
+            let [source, target] = ["source", "target"]
+                .map(|name| std::fs::File::create_new(directory.join(name)).unwrap());
+            let is_root = rustix::process::geteuid().is_root();
+            let mut stat = fs::fstat(&source).unwrap();
+            stat.st_mode |= 0o6755;
+            let mode = || fs::fstat(&target).unwrap().st_mode & 0o7777;
+            let given = give(source.as_fd(), &stat, target.as_fd()).unwrap();
+            assert!(given.owner && mode() == 0o6755);
+            stat.st_uid += 1;
+            let given = give(source.as_fd(), &stat, target.as_fd()).unwrap();
+            let wanted = if is_root { 0o6755 } else { 0o755 };
+            assert_eq!((given.owner, mode()), (is_root, wanted));
+
+            let place = Beneath::enter(directory.as_os_str().as_bytes()).unwrap();
+            let place = place.directory(b"/").unwrap();
+            let pipe = directory.join("pipe");
+            nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            give_special(&stat, &place, OsStr::new("pipe")).unwrap();
+            assert_eq!(fs::lstat(&pipe).unwrap().st_mode & 0o7777, wanted);
+        }
+        check(tempfile::tempdir().unwrap().path());
+        without_rights_of_root(check);
+    }
+
+    #[test]
+    fn the_owner_of_a_directory_gets_the_rights_to_fill_it_and_no_others() {
+        without_rights_of_root(|directory| {
+            use std::os::unix::fs::PermissionsExt;
+            let place = Beneath::enter(directory.as_os_str().as_bytes()).unwrap();
+            let place = place.directory(b"/").unwrap();
+            for (mode, wanted) in [(0o1540, 0o1740), (0o755, 0o755)] {
+                std::fs::set_permissions(directory, PermissionsExt::from_mode(mode)).unwrap();
+                open_up(&place);
+                let mode = fs::fstat(place.as_fd()).unwrap().st_mode;
+                assert_eq!(mode & 0o7777, wanted);
+            }
+        });
+    }
+
+    #[test]
+    fn attributes_that_could_not_be_set_are_counted() {
+        let mut unset = Unset::default();
+        for (permissions, times) in [(false, true), (true, true), (false, false)] {
+            unset.add(Given {
+                owner: false,
+                permissions,
+                times,
+            });
+        }
+        assert_eq!((unset.permissions, unset.times), (2, 1));
     }
 }

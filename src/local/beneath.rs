@@ -267,6 +267,16 @@ pub fn lookup(directory: &OpenDir, name: &OsStr) -> io::Result<Option<Stat>> {
     }
 }
 
+/// Opens a file for reading. An object that replaced it meanwhile is neither followed nor waited
+/// for.
+///
+/// # Errors
+/// It cannot be opened, or is a symlink.
+pub fn open_file(directory: &OpenDir, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fs::openat(directory.as_fd(), name, flags, Mode::empty())
+}
+
 /// Returns the entries of a directory.
 ///
 /// # Errors
@@ -334,149 +344,5 @@ pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn symlinks_on_the_way_are_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
-        std::fs::write(directory.path().join("a/b/f"), "1").unwrap();
-        symlink("a", directory.path().join("l")).unwrap();
-        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        let kind_of = |path: &str| {
-            place
-                .lookup(path.as_bytes())
-                .unwrap()
-                .map(|stat| kind(&stat))
-        };
-        assert_eq!(kind_of("/a/b/f"), Some(FileType::RegularFile));
-        assert_eq!(kind_of("/a/b/"), Some(FileType::Directory));
-        assert_eq!(kind_of("/l"), Some(FileType::Symlink));
-        assert_eq!(kind_of("/"), Some(FileType::Directory));
-        for path in ["/l/b/f", "/l/b/", "/a/b/f/x", "/x"] {
-            assert_eq!(kind_of(path), None, "{path}");
-        }
-    }
-
-    /// Creates a chain of directories named by their depth.
-    fn chain(top: &std::path::Path, depth: usize) -> (std::path::PathBuf, String) {
-        let names: Vec<String> = (1..=depth).map(|level| level.to_string()).collect();
-        let path = format!("/{}/", names.join("/"));
-        std::fs::create_dir_all(top.join(&path[1..])).unwrap();
-        (top.to_owned(), path)
-    }
-
-    /// Returns true if the open directory is the one at `path`.
-    fn is_at(directory: &OpenDir, path: &std::path::Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let stat = std::fs::metadata(path).unwrap();
-        identity(directory).unwrap() == (stat.dev(), stat.ino())
-    }
-
-    #[test]
-    fn the_way_back_leads_through_the_same_directories() {
-        let directory = tempfile::tempdir().unwrap();
-        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
-        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
-        let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
-        // To the end, back step by step, in leaps, and from one end of the tree to the other.
-        let all = 0..ends.len();
-        let back = all.clone().rev();
-        let leaps = all.clone().map(|number| number * 7 % ends.len());
-        for number in all.chain(back).chain(leaps) {
-            for slash in [0, 1] {
-                let part = &path[..(ends[number] + slash)];
-                let opened = place.directory(part.as_bytes()).unwrap();
-                assert!(
-                    is_at(&opened, &top.join(part.trim_start_matches('/'))),
-                    "{part}"
-                );
-                let way = place.way.borrow();
-                let open = way.levels.iter().filter(|level| level.open.is_ok());
-                assert!(open.count() <= MAX_OPEN);
-            }
-        }
-        let beside = place.directory(b"/1/2/33");
-        assert!(beside.is_err_and(|error| is_missing(&error)));
-        assert!(place.directory(b"/1/2/3").is_ok());
-    }
-
-    #[test]
-    fn the_way_back_is_not_led_elsewhere() {
-        let directory = tempfile::tempdir().unwrap();
-        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
-        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
-        place.directory(path.as_bytes()).unwrap();
-        std::fs::create_dir(top.join("other")).unwrap();
-        std::fs::rename(top.join("1/2/3/4/5/6/7/8"), top.join("other/8")).unwrap();
-        std::fs::create_dir(top.join("1/2/3/4/5/6/7/8")).unwrap();
-        let opened = place.directory(b"/1/2/3/4/5/6").unwrap();
-        assert!(is_at(&opened, &top.join("1/2/3/4/5/6")));
-        let opened = place.directory(b"/1/2/3/4/5/6/7/8").unwrap();
-        assert!(is_at(&opened, &top.join("1/2/3/4/5/6/7/8")));
-    }
-
-    #[test]
-    fn the_way_back_does_not_leave_a_directory_that_was_moved() {
-        let directory = tempfile::tempdir().unwrap();
-        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
-        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
-        place.directory(path.as_bytes()).unwrap();
-        // The topmost directory that is open, whose parent is closed.
-        let number = 2 * MAX_OPEN + 1;
-        let end = path.find(&format!("/{number}/")).unwrap();
-        let above = top.join(&path[1..end]);
-        std::fs::create_dir(top.join("other")).unwrap();
-        std::fs::rename(above.join(number.to_string()), top.join("other/x")).unwrap();
-        assert!(is_at(
-            &place.directory(&path.as_bytes()[..end]).unwrap(),
-            &above
-        ));
-    }
-
-    /// What cannot be determined is not taken for missing: its copy would be deleted.
-    #[test]
-    fn errors_are_distinguished_from_missing_objects() {
-        for code in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP] {
-            assert!(is_missing(&code.into()), "{code:?}");
-        }
-        for code in [Errno::ACCESS, Errno::IO, Errno::NAMETOOLONG, Errno::NFILE] {
-            assert!(!is_missing(&code.into()), "{code:?}");
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        let long = format!("/{}", "x".repeat(300));
-        assert!(place.lookup(long.as_bytes()).is_err());
-        assert!(place.lookup(format!("{long}/f").as_bytes()).is_err());
-        assert!(place.lookup(b"/f/f").unwrap().is_none());
-    }
-
-    #[test]
-    fn a_renamed_directory_is_not_found_at_its_old_path() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        std::fs::create_dir(at("a")).unwrap();
-        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        place.directory(b"/a").unwrap();
-        std::fs::rename(at("a"), at("b")).unwrap();
-        std::fs::create_dir(at("a")).unwrap();
-        place.forget();
-        assert!(is_at(&place.directory(b"/a").unwrap(), &at("a")));
-    }
-
-    #[test]
-    fn a_directory_that_was_replaced_is_forgotten_with_all_below_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let (top, path) = chain(directory.path(), 4);
-        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
-        place.directory(path.as_bytes()).unwrap();
-        std::fs::rename(top.join("1/2"), top.join("away")).unwrap();
-        std::fs::create_dir(top.join("1/2")).unwrap();
-        place.forget_at(b"/1/2/");
-        assert!(place.directory(path.as_bytes()).is_err());
-        assert!(is_at(&place.directory(b"/1/2").unwrap(), &top.join("1/2")));
-    }
-}
+#[path = "beneath_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsFd;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -195,10 +195,9 @@ impl Mirror<'_> {
     }
 
     fn has_same_contents(&self, path: &[u8]) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |place: &beneath::Beneath| -> io::Result<_> {
             let (parent, name) = place.parent(path)?;
-            let file = File::from(fs::openat(parent, name, flags, Mode::empty())?);
+            let file = File::from(beneath::open_file(&parent, name)?);
             Ok(BufReader::with_capacity(1 << 16, file))
         };
         let (mut source, mut target) = (open(&self.source)?, open(&self.target)?);

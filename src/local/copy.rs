@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Given, Unset};
-use super::beneath::{OpenDir, kind, lookup};
+use super::beneath::{OpenDir, kind, lookup, open_file};
 use super::copy_control::StopCheck;
 use super::temporary::{self, PrivateDirectory, discard};
 
@@ -105,9 +105,7 @@ impl Copier {
         directory: &OpenDir,
         stop: &dyn StopCheck,
     ) -> io::Result<Option<OsString>> {
-        // An object that replaced the file meanwhile is neither followed nor waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source = match fs::openat(from.directory.as_fd(), from.name, flags, Mode::empty()) {
+        let source = match open_file(from.directory, from.name) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -117,10 +115,8 @@ impl Copier {
         if kind(&stat) != FileType::RegularFile {
             return Ok(None);
         }
-        let (temporary, target) = temporary::make(directory, |name| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            fs::openat(directory.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let (temporary, target) =
+            temporary::make(directory, |name| temporary::create(directory, name))?;
         let source = File::from(source);
         let filled = self
             .contents(&source, &target, &stat, stop)
@@ -314,3 +310,7 @@ fn rename_into_place(to: &TargetName<'_>, temporary: &OsStr) -> io::Result<()> {
         error.into()
     })
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

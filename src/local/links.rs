@@ -147,6 +147,31 @@ mod tests {
     }
 
     #[test]
+    fn files_with_one_name_and_long_paths_are_not_remembered() {
+        let mut links = HardLinks::default();
+        assert!(!links.note(&file(1), b"/a"));
+        assert!(!links.note(&file(2), &[b'x'; MAX_PATH + 1]));
+        assert!(links.is_empty());
+        assert!(links.note(&file(2), &[b'x'; MAX_PATH]));
+        assert!(!links.is_empty());
+    }
+
+    #[test]
+    fn the_number_of_remembered_files_is_bounded() {
+        let mut links = HardLinks::default();
+        let mut stat = file(2);
+        for inode in 0..=MAX_FILES {
+            stat.st_ino = inode as u64;
+            assert!(links.note(&stat, b"/a"));
+        }
+        assert_eq!(links.known.len(), MAX_FILES);
+        // Further names of known files are.
+        stat.st_ino = 0;
+        assert!(links.note(&stat, b"/b"));
+        assert_eq!(links.others(&stat, b"/a"), [b"/b"]);
+    }
+
+    #[test]
     fn a_file_with_several_names_lacks_those_that_were_not_seen() {
         for count in [2, 3] {
             let mut links = HardLinks::default();

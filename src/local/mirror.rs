@@ -9,11 +9,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, Mode, Stat};
 use rustix::io::Errno;
 
 use super::attributes::attributes_may_forbid;
-use super::beneath::{Beneath, OpenDir, is_directory, is_missing, lookup, typed};
+use super::beneath::{Beneath, OpenDir, is_directory, is_missing, lookup, open_file, typed};
 use super::copy::{Copied, Copier, TargetName};
 use super::copy_control::StopCheck;
 use super::deletions;
@@ -384,10 +384,9 @@ impl Mirror<'_> {
     /// owner of an existing file is never changed, because it may be another user's hard link, or a
     /// user may have it open for writing.
     pub(super) fn give(&self, path: &[u8]) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |place: &Beneath| -> io::Result<_> {
             let (parent, name) = place.parent(path)?;
-            Ok(fs::openat(parent.as_fd(), name, flags, Mode::empty())?)
+            Ok(open_file(&parent, name)?)
         };
         let (Ok(source), Ok(target)) = (open(&self.source), open(&self.target)) else {
             return Ok(false);
@@ -475,3 +474,7 @@ pub(super) fn unlink(directory: &OpenDir, name: &OsStr) -> io::Result<()> {
 pub(super) fn is_root(path: &[u8]) -> bool {
     path.iter().all(|&byte| byte == b'/')
 }
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

@@ -7,9 +7,12 @@
 //! | file | what it does |
 //! |---|---|
 //! | `beneath` | a tree opened from its root, in which no symlink is ever followed |
+//! | `beneath_tests` | tests of it |
 //! | `copy` | one file: contents, attributes, and its name in one step |
+//! | `copy_tests` | tests of it |
 //! | `attributes` | owner, mode, times, and extended attributes |
 //! | `mirror` | one job: applies each event to the target |
+//! | `mirror_tests` | tests of jobs with few rights, and of errors |
 //! | `compare` | compares whole directories: copies and removes |
 //! | `deletions` | counts the deletions of a job |
 //! | `preview` | the effects of a full comparison, without executing it |

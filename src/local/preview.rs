@@ -147,3 +147,42 @@ fn is_linked_alike(
 fn bare(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/").unwrap_or(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn entries_that_agree_are_not_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let [s, t] = ["s", "t"].map(|name| directory.path().join(name));
+        for top in [&s, &t] {
+            std::fs::create_dir_all(top.join("directory")).unwrap();
+            for name in ["link", "other link"] {
+                symlink("x", top.join(name)).unwrap();
+            }
+            for name in ["pipe", "closed pipe"] {
+                let rights = nix::sys::stat::Mode::S_IRWXU;
+                nix::unistd::mkfifo(&top.join(name), rights).unwrap();
+            }
+        }
+        std::fs::remove_file(t.join("other link")).unwrap();
+        symlink("y", t.join("other link")).unwrap();
+        let mode = PermissionsExt::from_mode(0o400);
+        std::fs::set_permissions(t.join("closed pipe"), mode).unwrap();
+        let [source, target] =
+            [&s, &t].map(|path| Beneath::enter(path.as_os_str().as_bytes()).unwrap());
+        let difference = |name: &str| {
+            let path = format!("/{name}");
+            let stat = |tree: &Beneath| tree.lookup(path.as_bytes()).unwrap();
+            let (stat, there) = (stat(&source).unwrap(), stat(&target));
+            difference(path.as_bytes(), &stat, there, &source, Some(&target)).unwrap()
+        };
+        for name in ["directory", "link", "pipe"] {
+            assert_eq!(difference(name), None, "{name}");
+        }
+        assert_eq!(difference("other link"), Some(Difference::Changed));
+        assert_eq!(difference("closed pipe"), Some(Difference::Attributes));
+    }
+}

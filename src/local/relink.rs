@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::Stat;
 
 use super::attributes;
-use super::beneath::{is_directory, is_missing};
+use super::beneath::is_directory;
 use super::copy::{self, TargetName};
 use super::links::identity;
 use super::mirror::Mirror;
@@ -92,7 +92,7 @@ impl Mirror<'_> {
             for name in names {
                 match self.source.lookup(&name) {
                     Ok(Some(stat)) if identity(&stat) == file => others.push((name, stat)),
-                    Err(error) if !is_missing(&error) => {}
+                    Err(_) => {}
                     _ => {
                         self.memory.links.forget(file, &name);
                         let moved = after_moves(items, &name);
@@ -126,10 +126,7 @@ impl Mirror<'_> {
     }
 
     fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
-        let found = match self.source.lookup(path) {
-            Err(error) if is_missing(&error) => None,
-            found => found?,
-        };
+        let found = self.source.lookup(path)?;
         Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
     }
 

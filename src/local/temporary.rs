@@ -50,6 +50,16 @@ pub fn make<T>(
     })
 }
 
+/// Creates a file that only this user may read and write. An object of that name, which may be
+/// another user's link to a file elsewhere, is not opened.
+///
+/// # Errors
+/// It cannot be created, or exists.
+pub fn create(directory: &OpenDir, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    fs::openat(directory.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// Removes a temporary file. One that cannot be removed is deleted by the next comparison.
 pub fn discard(directory: &OpenDir, name: &OsStr) {
     let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
@@ -114,6 +124,7 @@ impl Drop for PrivateDirectory<'_> {
 mod tests {
     use super::*;
     use crate::local::beneath::Beneath;
+    use crate::test_user::as_another_owner_of_files;
 
     /// Another user may have put something else in its place.
     #[test]
@@ -130,6 +141,36 @@ mod tests {
         let link = open("link").unwrap();
         assert_eq!(kind(&fs::fstat(link).unwrap()), FileType::Symlink);
         assert!(open("other").is_err() && open("here").is_err());
+    }
+
+    #[test]
+    fn no_object_of_another_user_is_opened_as_a_new_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("file"), "text").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", at("dangling")).unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_encoded_bytes()).unwrap();
+        let place = place.directory(b"/").unwrap();
+        for name in ["file", "link", "dangling"] {
+            assert!(create(&place, OsStr::new(name)).is_err(), "{name}");
+        }
+        assert!(!at("elsewhere").exists());
+        let made = create(&place, OsStr::new("new")).unwrap();
+        assert_eq!(fs::fstat(&made).unwrap().st_mode & 0o777, 0o600);
+        let flags = rustix::io::fcntl_getfd(&made).unwrap();
+        assert_eq!(flags, rustix::io::FdFlags::CLOEXEC);
+    }
+
+    /// The superuser's files have another owner on some network file systems.
+    #[test]
+    fn a_directory_of_another_owner_is_not_private() {
+        as_another_owner_of_files(|directory| {
+            let place = Beneath::enter(directory.as_os_str().as_encoded_bytes()).unwrap();
+            let place = place.directory(b"/").unwrap();
+            assert!(PrivateDirectory::make(&place).unwrap().is_none());
+            assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
+        });
     }
 
     #[test]

@@ -141,7 +141,8 @@ mod tests {
         }
         assert!(held.reject(b"/d/a", "found".into()));
         assert!(!held.reject(b"/d/a", "found".into()));
-        assert_eq!((held.len(), held.rejected(), held.rejections), (5, 1, 1));
+        assert!(held.reject(b"/d/a", "found more".into()), "another reason");
+        assert_eq!((held.len(), held.rejected(), held.rejections), (5, 1, 2));
         held.gone(b"/d/");
         let left: Vec<_> = held.iter().map(|(path, _)| path.to_vec()).collect();
         assert_eq!(left, [b"/d.x".to_vec(), b"/e".to_vec()]);
@@ -158,6 +159,15 @@ mod tests {
         held.retain(|path| path != b"/a");
         assert!(held.why(b"/a").is_none() && held.why(b"/c").is_some());
         assert_eq!((held.len(), held.rejected()), (2, 1));
+    }
+
+    /// The hook of rejected files is called for each new one.
+    #[test]
+    fn a_file_that_could_not_be_checked_is_newly_rejected() {
+        let mut held = Blocked::default();
+        held.defer(b"/a", "words".into(), false);
+        assert!(held.reject(b"/a", "words".into()));
+        assert!(!held.reject(b"/a", "words".into()));
     }
 
     #[test]

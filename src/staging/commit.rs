@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::files::identity;
@@ -15,7 +15,7 @@ use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
 use crate::local::attributes::attributes_may_forbid;
-use crate::local::beneath::lookup;
+use crate::local::beneath::{lookup, open_file};
 use crate::paths;
 
 /// The decision about a candidate.
@@ -136,9 +136,7 @@ impl StagedTree {
                     // It must not be executable there.
                     fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
                     let (above, name) = self.incoming.parent(&candidate.copy)?;
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let copy = fs::openat(above.as_fd(), name, flags, Mode::empty())?;
-                    let mut copy = File::from(copy);
+                    let mut copy = File::from(open_file(&above, name)?);
                     io::copy(&mut copy, &mut &file)?;
                     break;
                 }
@@ -349,7 +347,7 @@ mod tests {
             let room = rooms.flatten().next().unwrap().path();
             room.join("f")
         }
-        let cases: [(&str, bool, Between, &str); 5] = [
+        let cases: [(&str, bool, Between, &str); 6] = [
             (
                 "copy changed",
                 false,
@@ -382,6 +380,15 @@ mod tests {
                 true,
                 |site| std::fs::remove_file(copy(site)).unwrap(),
                 "No such file",
+            ),
+            (
+                "quarantine of a link in place of the copy",
+                true,
+                |site| {
+                    std::fs::remove_file(copy(site)).unwrap();
+                    std::os::unix::fs::symlink(site.path("src/d/f"), copy(site)).unwrap();
+                },
+                "Too many levels of symbolic links",
             ),
         ];
         for (name, quarantine, between, why) in cases {

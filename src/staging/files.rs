@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, Stat};
 
 use super::request::{Candidate, Collected};
 use super::staged_tree::StagedTree;
@@ -173,8 +173,7 @@ fn now() -> (i64, i64) {
 }
 
 fn read_only(directory: &OpenDir, name: &OsStr) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(fs::openat(directory.as_fd(), name, flags, Mode::empty())?.into())
+    Ok(beneath::open_file(directory, name)?.into())
 }
 
 fn same(one: File, other: File) -> io::Result<bool> {

@@ -1,7 +1,7 @@
 //! Tests of known and unknown files.
 
 use std::fs as std_fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -227,29 +227,18 @@ fn copies_of_equal_names_are_kept_apart() {
             site.write(&format!("{name}/{file}"), &format!("{file} in {name}"));
         }
     }
+    std_fs::create_dir(site.source("h")).unwrap();
+    site.write("h/g", "g in h");
     let found = site.everything();
-    assert_eq!(found.candidates.len(), 4);
+    assert_eq!(found.candidates.len(), 5);
+    let mut copies: Vec<_> = found.candidates.iter().map(|file| &file.copy).collect();
+    copies.dedup();
+    assert_eq!(copies.len(), 5);
     site.commit(found, |_| CommitAction::Install);
-    for name in ["d/f", "d/g", "e/f", "e/g"] {
+    for name in ["d/f", "d/g", "e/f", "e/g", "h/g"] {
         let (directory, file) = name.split_once('/').unwrap();
         assert_eq!(site.staged(name).unwrap(), format!("{file} in {directory}"));
     }
-}
-
-/// Another user may put a link or a pipe in place of a file that was looked up.
-#[test]
-fn neither_links_are_followed_nor_pipes_waited_for() {
-    let directory = tempfile::tempdir().unwrap();
-    let at = |name: &str| directory.path().join(name);
-    std_fs::write(at("f"), "text").unwrap();
-    symlink("f", at("link")).unwrap();
-    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let place = Beneath::enter(directory.path().as_os_str().as_encoded_bytes()).unwrap();
-    let place = place.directory(b"/").unwrap();
-    assert!(read_only(&place, OsStr::new("f")).is_ok());
-    assert!(read_only(&place, OsStr::new("link")).is_err());
-    // An open for reading that waits would wait for a writer.
-    assert!(read_only(&place, OsStr::new("pipe")).is_ok());
 }
 
 #[test]
@@ -271,6 +260,60 @@ fn contents_are_compared_to_their_end() {
         let (one, other) = both();
         assert_eq!(same(other, one).unwrap(), equal);
     }
+}
+
+/// A link that replaces a file of equal size and time has other contents.
+#[test]
+fn a_passed_file_that_is_linked_over_another_one_is_staged_there() {
+    let mut site = Site::new(true);
+    for (name, text) in [("a", "one"), ("b", "two")] {
+        site.write(name, text);
+        let file = File::options().write(true).open(site.source(name));
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        file.unwrap().set_modified(time).unwrap();
+    }
+    let found = site.everything();
+    site.commit(found, |_| CommitAction::Install);
+    assert_eq!(site.staged("b").unwrap(), "two");
+    std_fs::hard_link(site.source("a"), site.source("link")).unwrap();
+    std_fs::rename(site.source("link"), site.source("b")).unwrap();
+    // The file is known in its present state, at its first name.
+    let stat = rustix::fs::lstat(site.source("a")).unwrap();
+    let verdict = ScanVerdict::Passed(b"/a".to_vec());
+    site.stage.verdicts.remember(identity(&stat), verdict);
+    let found = site.event(Change::Create, "/b");
+    site.commit(found, |_| CommitAction::Wait);
+    assert_eq!(site.staged("b").unwrap(), "one");
+}
+
+#[test]
+fn an_empty_file_in_place_of_a_pipe_is_checked() {
+    let mut site = Site::new(true);
+    let pipe = site.source("p");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(site.everything().candidates.is_empty());
+    assert!(rustix::fs::lstat(site.tree("p")).is_ok());
+    std_fs::remove_file(pipe).unwrap();
+    site.write("p", "");
+    assert_eq!(candidates(&site.everything()), [b"/p"]);
+}
+
+#[test]
+fn attributes_that_cannot_be_staged_are_an_error() {
+    let mut site = Site::new(true);
+    site.write("f", "one");
+    let found = site.everything();
+    site.commit(found, |_| CommitAction::Install);
+    let stat = rustix::fs::lstat(site.source("f")).unwrap();
+    let long = format!("/{}", "x".repeat(300));
+    let same = |path: &str| site.stage.same_attributes(path.as_bytes(), &stat);
+    assert!(same("/f").is_ok());
+    assert!(same(&long).is_err());
+    std_fs::remove_file(site.source("f")).unwrap();
+    assert!(same("/f").is_ok(), "a file that is gone has an event");
+    site.write("f", "one");
+    std_fs::remove_file(site.tree("f")).unwrap();
+    assert!(same("/f").is_err());
 }
 
 /// rsync sends no path of that length, so it is no reason to try everything again.

@@ -13,6 +13,7 @@
 //! | `staged_tree` | the staged tree, compared with the source |
 //! | `staged_tree_tests` | tests of it |
 //! | `walk` | directories, links, and the selection of files to be checked |
+//! | `walk_tests` | tests of it |
 //! | `files` | one file: if it is known, and the copy that is checked |
 //! | `files_tests` | tests of it |
 //! | `incoming` | the directory of the copies |

@@ -112,25 +112,48 @@ fn open_up(directory: &OpenDir, name: &OsStr, stat: &Stat) {
 mod tests {
     use super::*;
     use crate::local::beneath::Beneath;
+    use crate::test_user::without_rights_of_root;
 
-    /// The copy of a directory has its mode. The superuser needs no rights.
+    /// The copy of a directory has its mode.
     #[test]
     fn directories_without_rights_are_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        for name in ["aside", "d/e/f"] {
-            std::fs::create_dir_all(at(name)).unwrap();
-            std::fs::write(at(name).join("file"), "").unwrap();
-        }
-        for (name, mode) in [("d/e/f", 0), ("d/e", 0o500), ("d", 0o400)] {
+        without_rights_of_root(|directory| {
             use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
-        }
-        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        let [here, aside] = ["/", "/aside"].map(|path| place.directory(path.as_bytes()).unwrap());
-        remove(&here, "d".as_ref(), &aside).unwrap();
-        assert!(!at("d").exists());
-        assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 1);
+            let at = |name: &str| directory.join(name);
+            for name in ["aside", "d/e/f", "d/e/g"] {
+                std::fs::create_dir_all(at(name)).unwrap();
+                std::fs::write(at(name).join("file"), "").unwrap();
+            }
+            let modes = [
+                ("d/e/f", 0),
+                ("d/e/g", 0o1300),
+                ("d/e", 0o500),
+                ("d", 0o400),
+            ];
+            for (name, mode) in modes {
+                std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+            }
+            let place = Beneath::enter(directory.as_os_str().as_bytes()).unwrap();
+            let [here, aside] =
+                ["/", "/aside"].map(|path| place.directory(path.as_bytes()).unwrap());
+            remove(&here, "d".as_ref(), &aside).unwrap();
+            assert!(!at("d").exists());
+            assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 1);
+        });
+    }
+
+    /// A rejected file that stays in the tree would be sent.
+    #[test]
+    fn a_file_that_cannot_be_removed_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        let aside = aside.directory(b"/").unwrap();
+        // Nobody can remove files of the kernel.
+        let process = Beneath::enter(b"/proc/self").unwrap();
+        let process = process.directory(b"/").unwrap();
+        assert!(remove(&process, "status".as_ref(), &aside).is_err());
+        assert!(remove(&process, "fd".as_ref(), &aside).is_err());
+        assert!(remove(&process, "nothing".as_ref(), &aside).is_ok());
     }
 
     /// Uses more levels than there are descriptors, and than fit on a thread's stack.

@@ -52,13 +52,6 @@ pub struct Layout {
     pub configured: Vec<Vec<u8>>,
 }
 
-impl Layout {
-    /// Returns the directory that rsync reads, with a trailing slash.
-    pub fn tree(&self) -> Vec<u8> {
-        [self.staging.as_slice(), b"/tree/"].concat()
-    }
-}
-
 /// The staged tree of one gate.
 pub struct StagedTree {
     pub(super) layout: Layout,

@@ -260,3 +260,12 @@ fn a_place_that_others_can_change_is_refused() {
     mode(&root.join("staging"), 0o700);
     assert!(open(root).is_ok());
 }
+
+/// A rejected file that stays in the tree would be sent.
+#[test]
+fn a_path_that_cannot_be_removed_is_an_error() {
+    let mut site = Site::new();
+    assert!(site.stage.remove(b"/d/f").is_ok(), "there is no directory");
+    let long = format!("/{}/f", "x".repeat(300));
+    assert!(site.stage.remove(long.as_bytes()).is_err());
+}

@@ -204,8 +204,7 @@ fn is_mount_point(directory: &OpenDir) -> io::Result<bool> {
 fn is_ours(root: &OpenDir) -> io::Result<bool> {
     let mut names = beneath::list(root)?.into_iter().map(|found| found.name);
     let has_only_lock = names.all(|name| name == b"lock");
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let lock = match fs::openat(root.as_fd(), "lock", flags, Mode::empty()) {
+    let lock = match beneath::open_file(root, "lock".as_ref()) {
         Ok(lock) => lock,
         Err(Errno::NOENT) => return Ok(has_only_lock),
         Err(_) => return Ok(false),
@@ -270,7 +269,7 @@ mod tests {
     #[test]
     fn only_what_is_ours_is_taken() {
         type Make = fn(&Path);
-        let cases: [(&str, Make, bool); 9] = [
+        let cases: [(&str, Make, bool); 10] = [
             ("new", |_| (), true),
             ("empty", |path| std::fs::create_dir(path).unwrap(), true),
             (
@@ -319,6 +318,14 @@ mod tests {
                 },
                 false,
             ),
+            (
+                "a user's, with a longer lock",
+                |path| {
+                    std::fs::create_dir_all(path.join("tree/d")).unwrap();
+                    std::fs::write(path.join("lock"), [MARKER, b"x"].concat()).unwrap();
+                },
+                false,
+            ),
             ("a file", |path| std::fs::write(path, "").unwrap(), false),
         ];
         for (name, make, fits) in cases {
@@ -352,6 +359,57 @@ mod tests {
         assert!(refusal(enter_in(&directory, "s")).contains("not lsyncd's"));
         std::os::unix::fs::chown(&lock, Some(0), None).unwrap();
         assert!(enter_in(&directory, "s").is_ok());
+        // And a whole directory of that user.
+        std::os::unix::fs::chown(directory.path().join("s"), Some(65534), None).unwrap();
+        assert!(refusal(enter_in(&directory, "s")).contains("not a directory of this user"));
+    }
+
+    /// Its files are read again after a restart, also by a user without rights.
+    #[test]
+    fn files_belong_to_this_user_alone_and_are_closed_for_children() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let private = enter_in(&directory, "s").unwrap();
+        private.write("rules", b"long rules").unwrap();
+        private.write("rules", b"rules").unwrap();
+        assert_eq!(private.read("rules").unwrap(), b"rules");
+        for name in ["lock", "rules"] {
+            let file = directory.path().join("s").join(name);
+            let mode = std::fs::metadata(file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        // A child with the lock would keep the next daemon out.
+        let file = private.open("rules", OFlags::RDONLY).unwrap();
+        for fd in [file.as_fd(), private.lock.as_fd(), private.root.as_fd()] {
+            let flags = rustix::io::fcntl_getfd(fd).unwrap();
+            assert_eq!(flags, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+
+    #[test]
+    fn neither_links_are_followed_nor_pipes_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join("s").join(name);
+        let private = enter_in(&directory, "s").unwrap();
+        std::fs::write(at("file"), "text").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        assert!(private.read("link").is_none() && private.write("link", b"other").is_err());
+        assert_eq!(private.read("file").unwrap(), b"text");
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // An open for reading that waits would wait for a writer.
+        assert_eq!(private.read("pipe").unwrap(), b"");
+    }
+
+    /// A mount in it would be emptied with it.
+    #[test]
+    fn mount_points_are_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let is_mount = |path: &[u8]| {
+            let place = Beneath::enter(path).unwrap();
+            is_mount_point(&place.directory(b"/").unwrap()).unwrap()
+        };
+        assert!(is_mount(b"/proc"));
+        assert!(!is_mount(directory.path().as_os_str().as_bytes()));
     }
 
     #[test]
@@ -398,6 +456,27 @@ mod tests {
         assert!(at("s/tree/d").exists());
         private.empty(&tree).unwrap();
         assert!(!at("s/tree/d").exists());
+    }
+
+    /// Home directories may be entered by others, but not listed.
+    #[test]
+    fn directories_above_the_source_need_not_be_readable() {
+        crate::test_user::without_rights_of_root(|directory| {
+            use std::os::unix::fs::PermissionsExt;
+            let at = |name: &str| directory.join(name);
+            for name in ["above/source", "staging"] {
+                std::fs::create_dir_all(at(name)).unwrap();
+            }
+            let place = |name: &str| Beneath::enter(at(name).as_os_str().as_bytes()).unwrap();
+            let (source, staging) = (place("above/source"), place("staging"));
+            let lock = File::create(at("lock")).unwrap().into();
+            let root = staging.directory(b"/").unwrap();
+            let private = Private { root, lock };
+            std::fs::set_permissions(at("above"), PermissionsExt::from_mode(0o300)).unwrap();
+            let is_around = private.is_around(&source);
+            std::fs::set_permissions(at("above"), PermissionsExt::from_mode(0o700)).unwrap();
+            assert!(!is_around.unwrap());
+        });
     }
 
     #[test]

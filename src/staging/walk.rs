@@ -223,3 +223,7 @@ fn excluded(filter: &RwLock<Filter>, path: &[u8]) -> bool {
     let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
     filter.excluded(path)
 }
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;
