@@ -177,3 +177,77 @@ fn a_dead_target_costs_no_more_than_the_paths() {
     journal.remove_target(dead);
     assert!(journal.is_empty());
 }
+
+/// What is sent depends on the combined change: with attributes alone the contents are not sent.
+#[test]
+fn the_changes_of_one_path_are_combined_as_in_a_queue() {
+    use Etype::{Attrib, Create, Delete, Modify};
+    for (older, newer, combined) in [
+        (Attrib, Modify, Modify),
+        (Modify, Attrib, Modify),
+        (Create, Delete, Delete),
+        (Modify, Delete, Delete),
+    ] {
+        let mut journal = Journal::default();
+        let (fast, slow) = (journal.add_target(9), journal.add_target(9));
+        let combined = |path: &[u8]| vec![(combined, path.to_vec())];
+        // No target has the older change.
+        journal.push(older, b"/a", 0);
+        journal.push(newer, b"/a", 0);
+        assert_eq!(taken(journal.pull(fast, 1, (9, 9), false)), combined(b"/a"));
+        // One of two has it.
+        journal.push(older, b"/b", 1);
+        assert_eq!(taken(journal.pull(fast, 1, (9, 9), false)).len(), 1);
+        journal.push(newer, b"/b", 1);
+        let both = taken(journal.pull(slow, 1, (9, 9), false));
+        assert_eq!(both, [combined(b"/a"), combined(b"/b")].concat());
+    }
+}
+
+/// A path that changes all the time would be sent last again and again.
+#[test]
+fn a_change_that_no_target_has_keeps_its_place() {
+    let mut journal = Journal::default();
+    let id = journal.add_target(9);
+    for path in [b"/a", b"/b", b"/a"] {
+        journal.push(Etype::Modify, path, 0);
+    }
+    assert_eq!(journal.last(), 2);
+    let paths = taken(journal.pull(id, 1, (9, 9), false)).into_iter();
+    let paths: Vec<_> = paths.map(|(_, path)| path).collect();
+    assert_eq!(paths, [b"/a", b"/b"]);
+}
+
+/// The comparison of a directory in place of the directory may delete on a target.
+#[test]
+fn only_a_directory_that_is_created_while_it_is_deleted_is_compared() {
+    use Etype::{Attrib, Create, Delete};
+    for (first, second, expected) in [
+        (Create, Create, Create),
+        (Attrib, Create, Create),
+        (Delete, Attrib, Attrib),
+        (Delete, Create, Delete),
+    ] {
+        let mut journal = Journal::default();
+        let id = journal.add_target(9);
+        journal.push(first, b"/d/", 0);
+        taken(journal.pull(id, 1, (9, 9), false));
+        journal.push(second, b"/d/", 2);
+        let next = taken(journal.pull(id, 2, (9, 9), false));
+        assert_eq!(next, [(expected, b"/d/".to_vec())], "{first:?} {second:?}");
+    }
+}
+
+/// Otherwise the journal keeps each path for a target that never takes it.
+#[test]
+fn nothing_is_kept_for_targets_that_are_gone() {
+    let mut journal = Journal::default();
+    let (stays, _gone) = (journal.add_target(9), journal.add_target(9));
+    journal.push(Etype::Modify, b"/a", 0);
+    taken(journal.pull(stays, 1, (9, 9), false));
+    assert!(!journal.is_empty());
+    journal.retain(&[stays]);
+    assert!(journal.is_empty());
+    journal.push(Etype::Modify, b"/b", 0);
+    assert_eq!(journal.behind(stays), 1);
+}

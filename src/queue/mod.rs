@@ -236,4 +236,40 @@ mod tests {
         queue.push(Etype::Create, b"/d/0", None, 0);
         assert!(old.iter().all(|id| !queue.contains(*id)));
     }
+
+    #[test]
+    fn a_delay_waits_until_it_is_active_and_is_contained_until_it_ends() {
+        let mut queue = Queue::new(Policy::Coalesce);
+        queue.push(Etype::Modify, b"/a", None, 0);
+        let id = queue.iter().next().unwrap().id();
+        assert!(queue.contains(id) && queue.is_waiting(id));
+        queue.activate(&[id]);
+        assert!(queue.contains(id) && !queue.is_waiting(id));
+        queue.finish(id);
+        assert!(!queue.contains(id) && !queue.is_waiting(id));
+    }
+
+    /// Otherwise a delay of centuries is none.
+    #[test]
+    fn a_time_that_is_too_long_is_a_long_one() {
+        let long = micros(std::time::Duration::MAX);
+        assert!(long > micros(std::time::Duration::from_secs(1 << 32)));
+        assert!(long.checked_add(long).is_some());
+    }
+
+    /// The names of delays that have left are removed while others stay.
+    #[test]
+    fn the_memory_of_names_does_not_grow_with_the_number_of_past_changes() {
+        let mut queue = Queue::new(Policy::Coalesce);
+        queue.push(Etype::Modify, b"/stays", None, 0);
+        for number in 0..20_000 {
+            let path = format!("/{number:0100}");
+            queue.push(Etype::Modify, path.as_bytes(), None, 0);
+            let id = queue.open_at(path.as_bytes()).unwrap();
+            queue.activate(&[id]);
+            queue.finish(id);
+        }
+        assert!(queue.index.name_bytes() < 400_000);
+        assert!(queue.open_at(b"/stays").is_some());
+    }
 }

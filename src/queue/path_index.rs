@@ -159,6 +159,12 @@ impl PathIndex {
         self.by_name.len()
     }
 
+    /// Returns the number of bytes of all names, with those that no node uses.
+    #[cfg(test)]
+    pub(super) fn name_bytes(&self) -> usize {
+        self.names.len()
+    }
+
     /// Returns true if the path of `node` is that of a directory.
     pub(super) fn is_dir(&self, node: NodeId) -> bool {
         self.name(&self.nodes[node]).ends_with(b"/")
