@@ -7,7 +7,8 @@
 //! target are searched for ([`recent`]) and queued, and their content is compared. They are few,
 //! because each transfer advances that time.
 //!
-//! * `recent`: the search.
+//! * `recent`: the search;
+//! * `tests`: tests.
 
 mod recent;
 
@@ -160,6 +161,12 @@ impl Verify {
         self.is_by_content(path) && changed < self.searched
     }
 
+    /// Sets the start of the last search whose files have all been queued.
+    #[cfg(test)]
+    pub(super) fn set_searched(&mut self, searched: SystemTime) {
+        self.searched = searched;
+    }
+
     /// Marks a path to be compared by content.
     pub fn add(&mut self, path: &[u8]) {
         self.by_content.insert(path.to_vec());
@@ -304,8 +311,7 @@ impl Sync {
         {
             // Writes to open files are reported later.
             let age = watcher.oldest_open();
-            let open = age.map(|age| SystemTime::now() - age - MAX_LAG);
-            let time = open.map_or(time, |open| open.min(time));
+            let time = before_open(time, SystemTime::now(), age);
             progress = Some(SyncedProgress::Sending(time, self.mark()));
         }
         if let Some(SyncedProgress::Sending(time, mark)) = &mut progress
@@ -318,6 +324,13 @@ impl Sync {
         self.verify.progress = progress;
         advanced
     }
+}
+
+/// Returns a time before the writes to files that are open at `now`, and `time` at most. `age` is
+/// that of the file that has been open the longest.
+fn before_open(time: SystemTime, now: SystemTime, age: Option<Duration>) -> SystemTime {
+    let open = age.map(|age| now - age - MAX_LAG);
+    open.map_or(time, |open| open.min(time))
 }
 
 /// The parameters of the search thread.
@@ -366,134 +379,4 @@ impl SearchRequest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::queue::{Policy, Take};
-    use crate::sync::tests::{idle_watcher, sync_with, waker};
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    /// Returns a sync of this directory that compares everything, because events were lost.
-    fn comparing(dir: &std::path::Path) -> Sync {
-        let mut sync = sync_with(Policy::Coalesce);
-        sync.config.source = [dir.as_os_str().as_encoded_bytes(), b"/"].concat();
-        sync.verify.suspect_since(SystemTime::now() - HOUR);
-        sync.verify.compares_all(true);
-        sync
-    }
-
-    /// Advances the search until all files that it finds are queued.
-    fn search(sync: &mut Sync) {
-        let (mut poll, waker) = waker();
-        while sync.verify.is_searching() {
-            sync.verify_recent(&waker, 0).unwrap();
-            if sync.verify.search.is_some() {
-                let mut events = mio::Events::with_capacity(4);
-                poll.poll(&mut events, None).unwrap();
-            }
-        }
-    }
-
-    fn send_all(sync: &mut Sync) {
-        let ids = sync.queue.take(|_| Take::Take);
-        sync.queue.activate(&ids);
-        sync.succeeded(&ids);
-        sync.transferred();
-    }
-
-    #[test]
-    fn changes_that_may_be_missed_are_searched_for_when_everything_is_compared() {
-        let mut verify = Verify::default();
-        assert!(verify.is_done());
-        verify.compares_all(true);
-        assert!(verify.is_done());
-        verify.suspect();
-        assert!(!verify.is_done() && !verify.is_searching());
-        verify.compares_all(true);
-        assert!(verify.is_searching());
-        // A user program that decides by itself needs no search.
-        verify.compares_all(false);
-        assert!(verify.is_done());
-    }
-
-    /// A change just before the start may have the timestamp of the last tick.
-    #[test]
-    fn a_new_sync_is_in_sync_since_the_tick_before_it() {
-        let verify = Verify::default();
-        assert!(verify.synced() + CLOCK_TICK <= SystemTime::now());
-    }
-
-    #[test]
-    fn what_a_search_finds_is_sent_by_content_before_everything_is_in_sync() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("d")).unwrap();
-        for name in ["f", "d/g", "excluded.tmp"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        let mut sync = comparing(dir.path());
-        sync.filter.write().unwrap().add_exclude(b"*.tmp");
-        let before = sync.verify.synced();
-        search(&mut sync);
-        assert!(sync.verify.is_done() && sync.is_verifying());
-        let queued = sync
-            .queue
-            .iter()
-            .map(|delay| (delay.etype(), delay.paths().0));
-        let files = [b"/d/g".to_vec(), b"/f".to_vec()];
-        let expected = files.clone().map(|path| (Etype::Modify, path));
-        assert_eq!(queued.collect::<Vec<_>>(), expected);
-        assert!(files.iter().all(|path| sync.verify.is_by_content(path)));
-        let watcher = idle_watcher();
-        assert!(!sync.advance_synced(&watcher, true));
-        assert_eq!(sync.verify.synced(), before);
-        send_all(&mut sync);
-        // The search has read directories that are not watched, too.
-        assert!(sync.advance_synced(&watcher, false));
-        assert!(sync.verify.synced() > before && !sync.is_verifying());
-        assert!(!sync.verify.is_by_content(b"/f"));
-    }
-
-    #[test]
-    fn everything_is_in_sync_again_after_a_transfer_of_what_was_queued() {
-        let watcher = idle_watcher();
-        let mut sync = sync_with(Policy::Coalesce);
-        sync.verify.synced = SystemTime::now() - HOUR;
-        let before = sync.verify.synced();
-        sync.queue.push(Etype::Modify, b"/a", None, 0);
-        assert!(!sync.advance_synced(&watcher, true));
-        sync.transferred();
-        // A change is not sent yet.
-        assert!(!sync.advance_synced(&watcher, true));
-        send_all(&mut sync);
-        // Changes of other directories are not known.
-        assert!(!sync.advance_synced(&watcher, false));
-        assert_eq!(sync.verify.synced(), before);
-        sync.transferred();
-        assert!(sync.advance_synced(&watcher, true));
-        assert!(sync.verify.synced() > before && sync.verify.synced() < SystemTime::now());
-        let before = sync.verify.synced();
-        assert!(!sync.advance_synced(&watcher, true));
-        // Lost events are searched for by the next comparison.
-        sync.transferred();
-        sync.verify.suspect();
-        assert!(!sync.advance_synced(&watcher, true));
-        assert_eq!(sync.verify.synced(), before);
-    }
-
-    /// They would be sent into the directory that is mounted over.
-    #[test]
-    fn found_files_below_a_missing_mount_are_not_sent() {
-        let mut sync = sync_with(Policy::Coalesce);
-        sync.remember_nested_mounts([b"/src/inner".to_vec()].into_iter());
-        sync.update_nested_mounts(&Default::default());
-        let (then, now) = (SystemTime::now() - HOUR, SystemTime::now());
-        let files = vec![b"/inner/f".to_vec(), b"/g".to_vec()];
-        sync.verify.found_elsewhere(then, now, files);
-        assert_eq!(sync.verify.synced(), then);
-        let mut mark = sync.mark();
-        sync.verify_recent(&waker().1, 0).unwrap();
-        assert!(!sync.reached(&mut mark));
-        let queued = sync.queue.iter().map(|delay| delay.paths().0);
-        assert_eq!(queued.collect::<Vec<_>>(), [b"/g"]);
-    }
-}
+mod tests;

@@ -277,4 +277,22 @@ mod tests {
         let nothing = search(Path::new("/no such directory"), since, 1, b"");
         assert_eq!(nothing, Recent::default());
     }
+
+    /// Its rule does not name the files in it.
+    #[test]
+    fn what_is_in_an_excluded_directory_is_not_found() {
+        let (directory, _) = site();
+        let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+        let search = Search {
+            source: &source,
+            since: UNIX_EPOCH,
+            after: b"",
+            excluded: &|path| path == b"/c/excluded/",
+            cancelled: &|| false,
+            most: usize::MAX,
+        };
+        let files = search.run().files;
+        assert!(files.contains(&b"/c/f".to_vec()));
+        assert!(!files.contains(&b"/c/excluded/f".to_vec()));
+    }
 }
