@@ -348,6 +348,8 @@ fn what_rsync_cannot_name_is_not_retried() {
     assert_eq!(after(whole(), &[too_long, "odd"]), ["everything"]);
     let other = "rsync: [sender] send_files failed to open \"/src/f\": Permission denied (13)";
     assert_eq!(after(batch("/trg/", &["/f"]), &[too_long, other]), ["/f"]);
+    let kind = whole().take(error_lines::read(too_long.as_bytes()));
+    assert_eq!(kind, LineKind::Unsendable(b"/d/f".to_vec()));
 }
 
 fn take(blame: &mut Blame, lines: &[&str]) {

@@ -285,3 +285,20 @@ fn only_existing_and_new_directories_stand_for_contents() {
         assert_eq!(stands_for_contents(etype, path.as_bytes()), expected);
     }
 }
+
+/// A retry that is due for no path would keep `-wait` waiting for ever.
+#[test]
+fn the_paths_that_a_comparison_does_not_replace_keep_their_retry() {
+    let mut failed = FailedPaths::new(None);
+    for path in ["/stays", "/a", "/b"] {
+        failed.add(modified(path), 0);
+    }
+    let due = failed.due();
+    failed.retain_names(|path| path == b"/stays");
+    assert_eq!((failed.len(), failed.due()), (1, due));
+    failed.succeeded(b"/stays", Etype::Modify);
+    assert_eq!(failed.due(), None);
+    failed.add(modified("/a"), 0);
+    failed.retain_names(|_| false);
+    assert_eq!(failed.due(), None);
+}

@@ -222,8 +222,8 @@ impl Sync {
 mod tests {
     use super::*;
     use crate::queue::{Policy, Take};
-    use crate::sync::Next;
     use crate::sync::tests::sync_with;
+    use crate::sync::{LeftOutReason, Next};
     use crate::watch::Event;
 
     const SECOND: Time = 1_000_000;
@@ -358,6 +358,70 @@ mod tests {
             let queued: Vec<_> = queued.collect();
             let sent = (etype, to.as_bytes().to_vec());
             assert_eq!(queued, [(Etype::Delete, from.to_vec()), sent]);
+        }
+    }
+
+    fn failed_path(path: &str) -> FailedEntries {
+        let failed = RetryEntries::from([(path.as_bytes().to_vec(), Etype::Modify)]);
+        FailedEntries::Paths(failed, Default::default())
+    }
+
+    /// Returns the entries of a transfer that has begun.
+    fn begin(sync: &mut Sync, etype: Etype, path: &str) -> Vec<DelayId> {
+        sync.queue.push(etype, path.as_bytes(), None, 0);
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.queue.activate(&ids);
+        ids
+    }
+
+    /// The sync would be behind for ever, and send the path again.
+    #[test]
+    fn a_failed_path_that_another_transfer_sends_is_not_retried() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.partly_failed(&[], failed_path("/a"), 0);
+        let ids = begin(&mut sync, Etype::Modify, "/b");
+        sync.succeeded(&ids);
+        assert_eq!(sync.failed_paths().len(), 1);
+        let ids = begin(&mut sync, Etype::Modify, "/a");
+        sync.succeeded(&ids);
+        assert!(sync.failed_paths().is_empty());
+    }
+
+    #[test]
+    fn a_path_that_is_sent_is_left_out_no_more() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.left_out.add(LeftOutReason::Obstructed, b"/a");
+        let ids = begin(&mut sync, Etype::Modify, "/a");
+        sync.succeeded(&ids);
+        assert!(!sync.left_out.contains(LeftOutReason::Obstructed, b"/a"));
+    }
+
+    /// The target has an older version than the one that the checks will pass.
+    #[test]
+    fn a_path_is_held_until_its_checks_have_ended() {
+        for (is_checked, left) in [(false, 1), (true, 0)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.retry_held_paths(vec![(b"/a".to_vec(), Etype::Modify)], 0);
+            if is_checked {
+                sync.checked(b"/a");
+            }
+            let ids = begin(&mut sync, Etype::Modify, "/a");
+            sync.succeeded(&ids);
+            assert_eq!(sync.failed_paths().len(), left);
+        }
+    }
+
+    #[test]
+    fn only_a_full_comparison_ends_the_failures_of_one() {
+        for (etype, path, count) in [(Etype::Modify, "/a", 1), (Etype::Init, "", 0)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.retry.failed_paths.add_everything(0);
+            sync.retry.failed_paths.take(100 * SECOND);
+            sync.left_out.add(LeftOutReason::DanglingLink, b"/l");
+            let ids = begin(&mut sync, etype, path);
+            sync.compared(&ids);
+            assert_eq!(sync.next_retry().map_or(0, |(_, count)| count), count);
+            assert_eq!(sync.left_out.may_be_sent(), count == 1);
         }
     }
 }

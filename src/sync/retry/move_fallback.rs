@@ -208,3 +208,118 @@ impl Sync {
         Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Delete;
+    use crate::sync::tests::sync_with;
+    use std::time::SystemTime;
+
+    /// A target that is down is waited for. A shell that never works is replaced by transfers.
+    #[test]
+    fn a_remote_shell_that_has_never_worked_is_given_up() {
+        let mut sync = sync_with(Policy::Coalesce);
+        let fails = |sync: &mut Sync| sync.remote_shell_mut().fails();
+        for _ in 1..MAX_SHELL_FAILURES {
+            assert!(!fails(&mut sync));
+        }
+        assert!(fails(&mut sync) && fails(&mut sync));
+        sync.remote_shell_mut().works();
+        assert!(!fails(&mut sync));
+    }
+
+    /// Returns a sync whose source has a directory with a directory, two files of one name each, and
+    /// a file with two names.
+    fn with_source(policy: Policy, delete: Delete) -> (tempfile::TempDir, Sync) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        for name in ["d/f", "d/f.tmp", "d/e/g", "one"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+        let mut sync = sync_with(policy);
+        sync.filter.write().unwrap().add_exclude(b"*.tmp");
+        sync.config.source = [dir.path().as_os_str().as_bytes(), b"/"].concat();
+        sync.config.delete = delete;
+        (dir, sync)
+    }
+
+    /// What is expected in the queue.
+    type Entries = &'static [(Etype, &'static str)];
+
+    /// The comparison of a directory would delete what only the target has, and user functions get
+    /// each path from the watcher.
+    #[test]
+    fn a_directory_whose_comparison_would_delete_is_sent_path_by_path() {
+        use Etype::{Create, Delete as Compared};
+        const ALL: Entries = &[
+            (Create, "/d/"),
+            (Create, "/d/e/"),
+            (Create, "/d/e/g"),
+            (Create, "/d/f"),
+        ];
+        let cases: [(Policy, Delete, Entries); 4] = [
+            (Policy::Coalesce, Delete::Always, &[(Compared, "/d/")]),
+            (Policy::Coalesce, Delete::Running, ALL),
+            (Policy::PerEvent, Delete::Always, &[(Create, "/d/")]),
+            (Policy::PerEvent, Delete::Running, &[(Create, "/d/")]),
+        ];
+        for (policy, delete, expected) in cases {
+            let (_dir, mut sync) = with_source(policy, delete);
+            sync.push_contents(b"/d/", 0);
+            let mut queued: Vec<_> = sync
+                .queue
+                .iter()
+                .map(|delay| (delay.paths().0, delay.etype()))
+                .collect();
+            queued.sort_by(|a, b| a.0.cmp(&b.0));
+            let expected = expected
+                .iter()
+                .map(|(etype, path)| (path.as_bytes().to_vec(), *etype));
+            assert_eq!(
+                queued,
+                expected.collect::<Vec<_>>(),
+                "{policy:?} {delete:?}"
+            );
+            assert!(!sync.owes_comparison);
+        }
+    }
+
+    /// Otherwise the target has two files in place of one with two names.
+    #[test]
+    fn names_that_a_batch_may_lack_are_noticed() {
+        let soon = SystemTime::now() + Duration::from_secs(3600);
+        let cases: [(Change, &str, bool, SystemTime, OtherNames); 8] = [
+            (Change::Modify, "/d/f", false, soon, OtherNames::None),
+            (Change::Modify, "/gone", false, soon, OtherNames::None),
+            (Change::Modify, "/d/", false, soon, OtherNames::None),
+            (Change::Delete, "/d/", false, soon, OtherNames::Unknown),
+            (Change::Delete, "/one/", true, soon, OtherNames::None),
+            (Change::Modify, "/one", false, soon, OtherNames::Unknown),
+            (
+                Change::Modify,
+                "/one",
+                true,
+                UNIX_EPOCH,
+                OtherNames::Unknown,
+            ),
+            (Change::Modify, "/one", true, soon, OtherNames::Verified),
+        ];
+        for (change, path, is_found, searched, expected) in cases {
+            let (_dir, mut sync) = with_source(Policy::Coalesce, Delete::Always);
+            if is_found {
+                sync.verify.add(path.as_bytes());
+            }
+            sync.verify.set_searched(searched);
+            let path = path.as_bytes();
+            let entry = BatchEntry {
+                change,
+                path,
+                to: None,
+            };
+            let found = sync.other_names([entry].into_iter());
+            assert_eq!(found, expected, "{}", path.escape_ascii());
+        }
+    }
+}

@@ -113,10 +113,18 @@ fn a_comparison_is_repeated_if_what_failed_cannot_be_sent_by_itself() {
         ("/a", Etype::Delete, Delete::Never, true),
         ("/a.tmp", Etype::Modify, Delete::Always, true),
         ("/", Etype::Modify, Delete::Always, true),
+        // The comparison of an existing directory would delete in it.
+        ("/d/", Etype::Delete, Delete::Running, true),
+        ("/d/", Etype::Delete, Delete::Always, false),
+        ("/gone/", Etype::Delete, Delete::Running, false),
+        ("/d/", Etype::Create, Delete::Running, false),
     ];
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
     for (path, etype, delete, everything) in table {
         let new = || {
             let mut sync = sync_with(Policy::Coalesce);
+            sync.config.source = [dir.path().as_os_str().as_encoded_bytes(), b"/"].concat();
             sync.config.delete = delete;
             sync.filter.write().unwrap().add_exclude(b"*.tmp");
             sync
@@ -130,7 +138,7 @@ fn a_comparison_is_repeated_if_what_failed_cannot_be_sent_by_itself() {
         assert_eq!(sync.failed_paths().retries_everything(), everything);
         // In a batch the path was sent by itself already.
         let mut sync = new();
-        modify(&mut sync, &["/a"]);
+        sync.queue.push(Etype::Modify, b"/a", None, 0);
         let ids = begin(&mut sync);
         let failed = FailedEntries::Paths(names(&[(path, etype)]), BTreeSet::new());
         let plan = sync.partly_failed(&ids, failed, 0);
@@ -214,8 +222,10 @@ fn transfers_that_stop_at_ever_new_paths_wait() {
     assert!(sync.defer_failed(&ids, &name("/a"), false, 0).is_some());
     assert!(matches!(sync.next(0), Next::Act(_)));
     let ids = begin(&mut sync);
+    assert_eq!(sync.failures(), 1);
     assert!(sync.defer_failed(&ids, &name("/b"), false, 0).is_some());
     assert!(matches!(sync.next(0), Next::At(time) if time > 0));
+    assert_eq!(sync.failures(), 2);
     // A path that is being retried is not new.
     let later = 1000 * SECOND;
     assert!(matches!(sync.next(later), Next::Act(_)));
@@ -223,6 +233,7 @@ fn transfers_that_stop_at_ever_new_paths_wait() {
     assert_eq!(ids.len(), 3);
     assert!(sync.defer_failed(&ids, &name("/a"), false, later).is_some());
     assert!(matches!(sync.next(later), Next::Act(_)));
+    assert_eq!(sync.failures(), 2);
 }
 
 /// What is known by its paths is no reason to compare everything again, nor is it missing when these
@@ -295,6 +306,8 @@ fn an_obstructed_path_is_left_out_unless_it_is_protected_for_a_while() {
             let obstructed = BTreeSet::from([b"/d".to_vec()]);
             let failed = FailedEntries::Paths(names(&[("/d", Etype::Modify)]), obstructed);
             sync.partly_failed(&ids, failed, now);
+            // A program may fill the directory on the target again and again.
+            assert!(failures > 0 || failed_names(&sync) == ["/d"]);
         }
         let left_out = sync.left_out.contains(LeftOutReason::Obstructed, b"/d");
         assert_eq!(left_out, !protects);
@@ -373,4 +386,28 @@ fn comparisons_in_place_of_failed_paths_are_bounded_by_their_waits() {
         }
     }
     assert_eq!(comparisons_at_a_limit(100, 2, |n| n < 20), 0);
+}
+
+/// The retry of its path would delete a directory on the target, unless a full comparison may not.
+#[test]
+fn a_path_that_obstructs_a_comparison_is_left_out_if_a_retry_cannot_help() {
+    for (delete, was_left_out, is_left_out) in [
+        (Delete::Always, false, false),
+        (Delete::Always, true, true),
+        (Delete::Never, false, true),
+        (Delete::Running, false, true),
+    ] {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.delete = delete;
+        if was_left_out {
+            sync.left_out.add(LeftOutReason::Obstructed, b"/d");
+        }
+        let ids = begin_startup(&mut sync);
+        let obstructed = BTreeSet::from([b"/d".to_vec()]);
+        let failed = FailedEntries::Paths(names(&[("/d", Etype::Modify)]), obstructed);
+        sync.partly_failed(&ids, failed, 0);
+        assert_eq!(sync.failed_paths().is_empty(), is_left_out, "{delete:?}");
+        let left_out = sync.left_out.contains(LeftOutReason::Obstructed, b"/d");
+        assert_eq!(left_out, is_left_out, "{delete:?}");
+    }
 }

@@ -168,6 +168,7 @@ mod tests {
         assert_eq!(sync.compare_smaller(&ids, &named, 0), None);
         assert!(sync.is_size_bounded());
         assert_eq!(sync.size_option(), Some(b"--max-size=9".to_vec()));
+        assert_eq!(sync.too_large(), &BTreeSet::from([b"/f".to_vec()]));
         // In a batch such a file is a failed path.
         sync.queue.push(Etype::Modify, b"/a", None, 0);
         let others = sync
@@ -181,5 +182,6 @@ mod tests {
         assert!(matches!(plan, RetryPlan::Everything(_)));
         assert!(!sync.is_size_bounded());
         assert_eq!(sync.size_option(), None);
+        assert!(sync.too_large().is_empty());
     }
 }
