@@ -68,6 +68,8 @@ impl DeleteGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
 
     #[test]
     fn a_lifted_limit_exempts_one_transfer() {
@@ -99,5 +101,13 @@ mod tests {
         guard.lift();
         assert!(guard.take_lifted());
         assert_eq!(guard.target_entries(), None);
+    }
+
+    #[test]
+    fn deletions_within_the_limit_end_the_excess() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.delete_guard_mut().exceeded("3 deletions".into());
+        sync.deletions_within_limit();
+        assert_eq!(sync.delete_guard().excess(), None);
     }
 }

@@ -176,4 +176,30 @@ pub(super) mod tests {
         assert_eq!(SourceIdentity::from_line(b"1 2 0\n"), Some(unborn));
         assert_eq!(SourceIdentity::from_line(b"\xff 2 0\n"), None);
     }
+
+    /// Otherwise the index of another directory would be used.
+    #[test]
+    fn the_lasting_lines_of_two_directories_differ() {
+        let lines = [
+            identity(1, 2, Some(7)),
+            identity(1, 2, Some(8)),
+            identity(1, 3, Some(7)),
+            identity(1, 2, None),
+            identity(9, 2, None),
+        ]
+        .map(|one| one.lasting_line());
+        let distinct: std::collections::BTreeSet<_> = lines.iter().collect();
+        assert_eq!(distinct.len(), lines.len());
+        // Device numbers change with a reboot.
+        assert_eq!(identity(9, 2, Some(7)).lasting_line(), lines[0]);
+    }
+
+    #[test]
+    fn the_birth_of_a_directory_is_that_of_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = SourceIdentity::of(dir.path().as_os_str().as_bytes()).unwrap();
+        let created = dir.path().metadata().unwrap().created().ok();
+        let since = created.map(|time| time.duration_since(UNIX_EPOCH).unwrap());
+        assert_eq!(found.born, since.map(|since| since.as_nanos() as u64));
+    }
 }

@@ -467,4 +467,29 @@ mod tests {
         fs::create_dir(dir.path().join("src")).unwrap();
         assert!(next.source_violation().is_some());
     }
+
+    #[test]
+    fn the_watched_directory_is_forgotten_when_the_source_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        let found = SourceIdentity::of(&sync.config.source).unwrap();
+        assert_eq!(sync.watched_source(), Some(found.numbers()));
+        sync.config.guard.on = false;
+        assert_eq!(sync.watched_source(), None);
+        sync.config.guard.on = true;
+        sync.source_lost("gone");
+        assert!(sync.watched_source().is_some());
+        sync.source_found();
+        assert_eq!(sync.watched_source(), None);
+    }
+
+    #[test]
+    fn the_mount_of_an_earlier_run_is_remembered() {
+        let mut sync = sync_with(Policy::Coalesce);
+        assert_eq!(sync.source_mount(), b"");
+        sync.remember_source_mount(b"/other");
+        assert_eq!(sync.source_mount(), b"");
+        sync.remember_source_mount(b"/src");
+        assert_eq!(sync.source_mount(), b"/src");
+    }
 }

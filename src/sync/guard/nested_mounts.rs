@@ -220,4 +220,31 @@ mod tests {
         sync.release_guard(0);
         assert_eq!(sync.queue.len(), 2);
     }
+
+    #[test]
+    fn a_running_transfer_keeps_its_entries_and_may_find_another_source() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.queue.push(Etype::Modify, b"/in/f", None, 0);
+        let ids = sync.queue.take(|_| crate::queue::Take::Take);
+        sync.queue.activate(&ids);
+        sync.queue.push(Etype::Full, b"/in/", None, 0);
+        let begun = std::time::Instant::now();
+        sync.update_nested_mounts(&mounts(&["/src/in"]));
+        assert!(!sync.has_outdated(begun));
+        sync.update_nested_mounts(&mounts(&[]));
+        assert!(sync.has_outdated(begun));
+        assert_eq!(sync.queue.len(), 2);
+    }
+
+    #[test]
+    fn mounts_below_the_source_are_those_of_watched_directories() {
+        for (subdirs, contained) in [(true, true), (false, false)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.subdirs = subdirs;
+            assert_eq!(sync.contains_mount(b"/src/in"), contained);
+            for mount in [&b"/src/"[..], b"/src", b"/srcs/in", b"/"] {
+                assert!(!sync.contains_mount(mount));
+            }
+        }
+    }
 }

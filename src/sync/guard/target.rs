@@ -307,4 +307,43 @@ mod tests {
         };
         assert!(matches!(answered, TargetState::NotMounted(_)));
     }
+
+    /// rsync alone knows where another host or a relative path leads.
+    #[test]
+    fn only_an_absolute_path_of_this_host_is_guarded() {
+        for (target, on, guarded) in [
+            (Some("/trg/"), true, true),
+            (Some("/trg/"), false, false),
+            (Some("trg/"), true, false),
+            (Some("host:/trg/"), true, false),
+            (Some("rsync://host/trg/"), true, false),
+            (None, true, false),
+        ] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.target = target.map(|target| target.as_bytes().to_vec());
+            sync.config.guard.on = on;
+            assert_eq!(sync.guarded_target().is_some(), guarded, "{target:?} {on}");
+        }
+    }
+
+    #[test]
+    fn the_root_of_a_mount_is_its_device_and_inode() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().metadata().unwrap();
+        let path = dir.path().as_os_str().as_bytes();
+        assert_eq!(root(path), Some((data.dev(), data.ino())));
+        assert_eq!(root(&[path, b"/none"].concat()), None);
+    }
+
+    #[test]
+    fn a_source_waits_for_its_target_until_it_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.source = [dir.path().as_os_str().as_bytes(), b"/"].concat();
+        assert!(!sync.awaits_target());
+        sync.await_target();
+        assert!(sync.awaits_target());
+        assert_eq!(sync.accept_source(), None);
+        assert!(!sync.awaits_target());
+    }
 }

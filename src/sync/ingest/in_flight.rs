@@ -360,4 +360,14 @@ mod tests {
         assert_eq!(sync.caught_up_since(), Some(7));
         assert_eq!(sync.in_flight_etype(Etype::Create, b"/d/"), Etype::Create);
     }
+
+    #[test]
+    fn a_transfer_whose_end_was_not_reported_yet_is_forgotten_later() {
+        let watcher = idle_watcher();
+        let sync = sync_with(Policy::Coalesce);
+        sync.in_flight.0.borrow_mut().state = InFlightState::Until(watcher.event_mark());
+        assert_eq!(sync.caught_up_since(), None);
+        sync.forget_transfers(&watcher, 9);
+        assert_eq!(sync.caught_up_since(), Some(9));
+    }
 }

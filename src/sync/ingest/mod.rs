@@ -271,6 +271,7 @@ fn filtered(etype: Etype, path: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::FailedEntries;
     use crate::sync::tests::sync_with;
 
     fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
@@ -312,5 +313,34 @@ mod tests {
             sync.set_follows_links(follows);
             assert_eq!(sync.excluded(path), excluded, "{follows}");
         }
+    }
+
+    #[test]
+    fn the_root_and_what_is_not_excluded_below_it_concern_a_sync() {
+        let sync = sync_with(Policy::Coalesce);
+        sync.filter.write().unwrap().add_exclude(b"*.tmp");
+        for (path, concerns) in [
+            (&b"/src/"[..], true),
+            (b"/src/a", true),
+            (b"/src/a.tmp", false),
+            (b"/srcs/a", false),
+            (b"/other", false),
+        ] {
+            assert_eq!(sync.concerns(path), concerns, "{}", path.escape_ascii());
+        }
+    }
+
+    /// What rsync could not read in it may be readable now.
+    #[test]
+    fn new_attributes_of_a_failed_directory_send_its_contents() {
+        let mut sync = sync_with(Policy::Coalesce);
+        let failed = [(b"/d/".to_vec(), Etype::Create)].into();
+        sync.partly_failed(&[], FailedEntries::Paths(failed, Default::default()), 0);
+        for path in [&b"/src/d/"[..], b"/src/e/"] {
+            sync.ingest(Event::Attrib { path }, 0);
+        }
+        let etypes = sync.queue.iter().map(|delay| delay.etype());
+        assert_eq!(etypes.collect::<Vec<_>>(), [Etype::Create, Etype::Attrib]);
+        assert_eq!(sync.counters.events, 2);
     }
 }

@@ -163,3 +163,115 @@ impl Sync {
         Some(pushed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Delete;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
+    use crate::sync::{FailedEntries, RetryEntries};
+
+    /// Returns a sync with this limit and this many pending files.
+    fn sync_of(delete: Delete, bound: usize, files: usize) -> Sync {
+        let mut config = sync_with(Policy::Coalesce).config;
+        config.max_pending = bound;
+        config.delete = delete;
+        let mut sync = Sync::new(config, Default::default(), Policy::Coalesce, true);
+        for number in 0..files {
+            sync.ingest_path(Etype::Create, format!("/{number}").as_bytes(), 0);
+        }
+        assert_eq!((sync.queue.len(), sync.owes_comparison), (files, false));
+        sync
+    }
+
+    /// What is expected in the queue.
+    type Entries = &'static [(Etype, &'static [u8])];
+
+    /// An event, with the new path of a move.
+    type Change = (Etype, &'static [u8], Option<&'static [u8]>);
+
+    fn queued(sync: &Sync) -> Vec<(Etype, Vec<u8>)> {
+        let delays = sync.queue.iter().skip(2);
+        delays
+            .map(|delay| (delay.etype(), delay.paths().0))
+            .collect()
+    }
+
+    /// The full comparison that follows does not delete, so no deletion is left to it.
+    #[test]
+    fn beyond_the_limit_a_sync_that_keeps_other_files_queues_deletions_only() {
+        use Etype::{Create, Delete as Gone, Modify, Move};
+        let table: [(Change, bool, Entries); 5] = [
+            ((Modify, b"/new", None), true, &[]),
+            ((Create, b"/d/new", None), true, &[]),
+            ((Gone, b"/d/old", None), false, &[(Gone, b"/d/old")]),
+            ((Modify, b"/0", None), false, &[]),
+            ((Move, b"/d/x", Some(b"/d/y")), true, &[(Gone, b"/d/x")]),
+        ];
+        for ((etype, path, to), owes, expected) in table {
+            let mut sync = sync_of(Delete::Running, 2, 2);
+            sync.push(etype, path, to, 0);
+            assert_eq!(sync.owes_comparison, owes, "{etype:?}");
+            let expected = expected.iter().map(|(etype, path)| (*etype, path.to_vec()));
+            assert_eq!(queued(&sync), expected.collect::<Vec<_>>(), "{etype:?}");
+        }
+        // Deletions have a limit as well.
+        let mut sync = sync_of(Delete::Running, 2, 2);
+        for number in 0..5 {
+            sync.push(Etype::Delete, format!("/gone{number}").as_bytes(), None, 0);
+        }
+        assert_eq!((sync.queue.len(), sync.owes_comparison), (4, true));
+        let mut sync = sync_of(Delete::Running, 3, 2);
+        sync.push(Modify, b"/new", None, 0);
+        assert_eq!((sync.queue.len(), sync.owes_comparison), (3, false));
+    }
+
+    /// They take room when they are queued again, and no comparison can stand for them.
+    #[test]
+    fn failed_paths_count_if_nothing_can_stand_for_them() {
+        for (compares, expected) in [(true, b"/d/new".to_vec()), (false, b"/d/".to_vec())] {
+            let mut sync = sync_of(Delete::Always, 4, 2);
+            sync.has_full = compares;
+            sync.config.init = compares;
+            for name in ["/x", "/y"] {
+                let failed = RetryEntries::from([(name.as_bytes().to_vec(), Etype::Modify)]);
+                sync.partly_failed(&[], FailedEntries::Paths(failed, Default::default()), 0);
+            }
+            sync.ingest_path(Etype::Create, b"/d/new", 0);
+            assert_eq!(queued(&sync)[0].1, expected, "{compares}");
+        }
+    }
+
+    /// Both directories are compared when either of them is.
+    #[test]
+    fn a_move_from_or_to_a_directory_that_is_compared_is_no_move() {
+        for (from, to) in [
+            (&b"/d/x"[..], &b"/e/y"[..]),
+            (b"/e/y", b"/d/x"),
+            (b"/d/x", b"/d/y"),
+        ] {
+            let mut sync = sync_of(Delete::Always, 3, 3);
+            sync.ingest_path(Etype::Create, b"/d/new", 0);
+            let files = sync.queue.iter().take(3).map(|delay| delay.id());
+            let files: Vec<_> = files.collect();
+            sync.queue.activate(&files);
+            sync.succeeded(&files);
+            sync.push(Etype::Move, from, Some(to), 0);
+            let moves = sync
+                .queue
+                .iter()
+                .filter(|delay| delay.etype() == Etype::Move);
+            assert_eq!(moves.count(), 0, "{}", from.escape_ascii());
+            assert!(!sync.queue.is_empty());
+        }
+    }
+
+    /// A comparison that is queued at the limit is not one of a directory.
+    #[test]
+    fn a_full_comparison_is_queued_at_the_limit_too() {
+        let mut sync = sync_of(Delete::Always, 3, 3);
+        sync.push(Etype::Full, b"/", None, 0);
+        assert_eq!(sync.queue.specials().count(), 1);
+    }
+}
