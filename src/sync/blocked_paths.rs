@@ -86,6 +86,7 @@ fn subtree(path: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Check, CheckConfig, Staging};
     use crate::queue::Policy;
     use crate::sync::tests::sync_with;
 
@@ -115,6 +116,39 @@ mod tests {
             assert_eq!(sync.queue.len(), repeated);
             sync.repeat_deletions(0);
             assert_eq!(sync.queue.len(), repeated);
+        }
+    }
+
+    /// A rule protects its file on the target for a while only.
+    #[test]
+    fn a_list_with_rules_for_blocked_files_protects() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.protected_patterns();
+        assert!(!sync.protects);
+        sync.gate.blocked_mut().defer(b"/a", "busy".into(), false);
+        assert_eq!(sync.protected_patterns(), Some(vec![b"/a".to_vec()]));
+        assert!(sync.protects);
+    }
+
+    /// The target gets no change of a file that has not passed the checks, except for the deletion
+    /// of a rejected one.
+    #[test]
+    fn a_file_that_has_not_passed_is_blocked_unless_it_is_to_be_deleted() {
+        for (on_reject, rejected) in [(OnReject::Hold, true), (OnReject::DeleteTarget, false)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.check = Some(CheckConfig {
+                checks: vec![Check::Function],
+                on_reject,
+                staging: Staging::Given(b"/staging".to_vec()),
+                checksum: false,
+            });
+            sync.gate.blocked_mut().reject(b"/r", "virus".into());
+            sync.gate.blocked_mut().defer(b"/d", "busy".into(), false);
+            assert_eq!(sync.is_blocked(b"/r"), rejected);
+            assert!(sync.is_blocked(b"/d") && !sync.is_blocked(b"/other"));
+            let patterns = sync.protected_patterns().unwrap();
+            assert_eq!(patterns.contains(&b"/r".to_vec()), rejected);
+            assert!(patterns.contains(&b"/d".to_vec()));
         }
     }
 }

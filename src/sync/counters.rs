@@ -111,4 +111,23 @@ mod tests {
         assert_eq!(counters.last_failure.unwrap().text, b"no space");
         assert_eq!(counters.failures, BTreeMap::from([(11, 2)]));
     }
+
+    #[test]
+    fn what_was_sent_adds_up() {
+        let mut counters = Counters::default();
+        counters.sent(RsyncTotals { bytes: 5, files: 2 });
+        counters.sent(RsyncTotals { bytes: 7, files: 1 });
+        assert_eq!((counters.bytes, counters.files), (12, 3));
+    }
+
+    #[test]
+    fn only_the_first_paths_without_an_attribute_are_news() {
+        let mut counters = Counters::default();
+        assert!(!counters.unset(Attribute::Owner, 0));
+        assert!(counters.unset(Attribute::Owner, 2));
+        assert!(!counters.unset(Attribute::Owner, 3));
+        assert!(counters.unset(Attribute::Group, 1));
+        let expected = BTreeMap::from([(Attribute::Owner, 5), (Attribute::Group, 1)]);
+        assert_eq!(counters.unset_attributes, expected);
+    }
 }

@@ -156,8 +156,10 @@ impl Sync {
 mod tests {
     use super::*;
     use crate::component::SyncCommand;
+    use crate::process::ExitStatus;
     use crate::queue::{Policy, Take};
     use crate::sync::tests::sync_with;
+    use crate::sync::{Next, WarmStart};
 
     fn specials(sync: &Sync) -> Vec<Etype> {
         sync.queue.specials().map(|delay| delay.etype()).collect()
@@ -208,5 +210,107 @@ mod tests {
             let id = sync.queue.specials().next().unwrap().id();
             assert!(!sync.is_whole(id));
         }
+    }
+
+    /// Otherwise all syncs of a configuration compare at once, in spite of `maxStartups`.
+    #[test]
+    fn deferred_full_comparisons_wait_and_other_transfers_do_not() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.has_full = true;
+        sync.start(0);
+        sync.defer_full_comparisons(true);
+        assert_eq!(sync.next(0), Next::Nothing);
+        sync.defer_full_comparisons(false);
+        assert!(matches!(sync.next(0), Next::Act(_)));
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.queue.activate(&ids);
+        sync.succeeded(&ids);
+        sync.defer_full_comparisons(true);
+        sync.queue.push(Etype::Modify, b"/a", None, 0);
+        assert!(matches!(sync.next(0), Next::Act(_)));
+    }
+
+    #[test]
+    fn a_full_comparison_runs_while_its_entry_is_active() {
+        for (has_full, etype, compares) in [
+            (true, Etype::Init, true),
+            (true, Etype::Full, true),
+            (true, Etype::Blanket, false),
+            (true, Etype::Modify, false),
+            (false, Etype::Init, false),
+        ] {
+            let mut sync = sync_with(Policy::PerEvent);
+            sync.has_full = has_full;
+            sync.queue.push(etype, b"/", None, 0);
+            assert!(!sync.compares_all(), "{etype:?}");
+            let ids = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&ids);
+            assert_eq!(sync.compares_all(), compares, "{etype:?}");
+        }
+    }
+
+    /// `-onepass` and `lsyncdctl wait-started` end with the startup.
+    #[test]
+    fn a_startup_is_over_when_nothing_of_it_is_planned_or_queued() {
+        for is_warm in [false, true] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.warm_start = is_warm.then(WarmStart::default);
+            assert!(sync.has_started());
+            sync.await_watches();
+            assert_eq!(sync.has_started(), !is_warm);
+            sync.watched(0);
+            assert!(!sync.has_started());
+            sync.queue.push(Etype::Full, b"/", None, 0);
+            let ids = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&ids);
+            assert!(!sync.has_started());
+            sync.succeeded(&ids);
+            assert!(sync.has_started());
+            sync.queue.push(Etype::Full, b"/", None, 0);
+            assert!(sync.has_started());
+        }
+        for wait in [Sync::await_watches, |sync: &mut Sync| sync.start(0)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.warm_start = Some(WarmStart::default());
+            wait(&mut sync);
+            assert!(!sync.has_started());
+            sync.end(&[], ExitStatus::Exit(5), 0);
+            assert!(sync.has_started());
+        }
+    }
+
+    #[test]
+    fn what_holds_a_startup_is_known() {
+        type Change = fn(&mut Sync);
+        let cases: [(Option<&str>, Change); 3] = [
+            (None, |_| {}),
+            (Some("gone"), |sync| {
+                sync.halt("gone".into());
+            }),
+            (Some("3 deletions"), |sync| {
+                sync.delete_guard_mut().exceeded("3 deletions".into());
+            }),
+        ];
+        for (obstacle, change) in cases {
+            let mut sync = sync_with(Policy::Coalesce);
+            change(&mut sync);
+            assert_eq!(sync.startup_obstacle(), None);
+            sync.start(0);
+            assert_eq!(sync.startup_obstacle(), obstacle);
+        }
+    }
+
+    #[test]
+    fn the_rules_of_the_crontab_determine_the_next_comparison() {
+        let mut sync = sync_with(Policy::Coalesce);
+        assert!(sync.add_crontab("* * *").is_err());
+        sync.on_cron(1000, 0);
+        assert_eq!(sync.next_cron(), None);
+        let mut sync = sync_with(Policy::Coalesce);
+        assert_eq!(sync.add_crontab("* * * * * *"), Ok(()));
+        sync.on_cron(1000, 0);
+        assert_eq!(sync.next_cron(), Some(1001));
+        sync.on_cron(1001, 0);
+        assert_eq!(specials(&sync), [Etype::Full]);
     }
 }

@@ -189,6 +189,7 @@ fn each_sync_of_a_journal_gets_every_change_once() {
     for sync in [&mut first, &mut second] {
         assert_eq!(due(sync, SECOND), [""; 0]);
         assert_eq!(due(sync, 10 * SECOND), ["/a"]);
+        assert_eq!(sync.counters.events, 1);
         assert_eq!(sync.oldest_change(), Some(0));
         succeed(sync);
         assert_eq!(due(sync, 20 * SECOND), [""; 0]);
@@ -279,6 +280,8 @@ fn the_heirs_of_readers_read_the_same_journal() {
     heir.start(0);
     other.start(0);
     assert_eq!((heir.pending(), other.pending()), (0, 1));
+    // It is not copied.
+    assert_eq!(queued(&other), [""; 0]);
     assert_eq!(due(&mut other, 10 * SECOND), ["/a"]);
     // A sync of another group gets copies.
     let (mut first, mut second) = (reader(), reader());
@@ -383,4 +386,111 @@ fn a_directory_of_a_journal_that_is_created_while_it_is_deleted_is_compared() {
     second.next(50 * SECOND);
     first.ingest(Event::Create { path }, 50 * SECOND);
     assert_eq!(second.backlog(9), [(Etype::Create, b"/d/".to_vec())]);
+}
+
+/// Two transfers would write to one target at the same time.
+#[test]
+fn a_new_sync_waits_for_the_children_of_the_old_one() {
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.queue.push(Etype::Modify, b"/a", None, 0);
+    sync.add_predecessor_job();
+    assert_eq!(sync.next(0), Next::Nothing);
+    sync.predecessor_job_ended();
+    assert!(matches!(sync.next(0), Next::Act(_)));
+}
+
+/// User functions get a Move, and decide by themselves what they send.
+#[test]
+fn restored_events_of_user_functions_stay_as_they_were() {
+    for (policy, moved) in [
+        (Policy::PerEvent, &["/b"][..]),
+        (Policy::Coalesce, &["/b", "/c"]),
+    ] {
+        let mut sync = sync_with(policy);
+        sync.restore(Etype::Move, b"/b", Some(b"/c"), 0);
+        assert_eq!(queued(&sync), moved);
+        let mut sync = sync_with(policy);
+        sync.restore(Etype::Modify, b"/a", None, 0);
+        assert_eq!(queued(&sync), ["/a"]);
+        let is_by_content = policy == Policy::Coalesce;
+        assert_eq!(sync.verify.is_by_content(b"/a"), is_by_content);
+    }
+}
+
+/// A target that a new configuration adds has no journal to inherit.
+#[test]
+fn a_new_target_reads_the_journal_that_the_first_one_has_inherited() {
+    let (mut old, mut other) = (reader(), reader());
+    share(&mut old, &mut other);
+    let group = Some(b"group".to_vec());
+    let another = Some(b"another".to_vec());
+    for (groups, is_shared) in [
+        ([&group, &group], true),
+        ([&group, &another], false),
+        ([&None, &None], false),
+    ] {
+        let (mut first, mut second) = (reader(), reader());
+        share(&mut first, &mut second);
+        first.adopt(&old);
+        (first.journal_group, second.journal_group) = (groups[0].clone(), groups[1].clone());
+        assert_eq!(share_inherited(&first, &mut second), is_shared);
+        modify(&mut first, "/src/a");
+        assert_eq!(first.pending(), 1);
+        assert_eq!(second.pending(), usize::from(is_shared));
+    }
+}
+
+#[test]
+fn more_is_read_from_the_journal_when_nothing_waits() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    modify(&mut first, "/src/a");
+    assert_eq!(due(&mut second, 10 * SECOND), ["/a"]);
+    modify(&mut first, "/src/b");
+    assert_eq!(due(&mut second, 20 * SECOND), ["/a"]);
+    succeed(&mut second);
+    assert_eq!(due(&mut second, 20 * SECOND), ["/b"]);
+}
+
+/// Otherwise its memory grows with each changed path.
+#[test]
+fn nothing_is_kept_in_the_journal_for_a_sync_that_has_ended_or_is_gone() {
+    let end: fn(Sync) -> Option<Sync> = |mut sync| {
+        sync.end(&[], ExitStatus::Exit(5), 0);
+        Some(sync)
+    };
+    for leave in [end, |_| None] {
+        let (mut first, mut second) = (reader(), reader());
+        share(&mut first, &mut second);
+        modify(&mut first, "/src/a");
+        let left = leave(second);
+        modify(&mut first, "/src/b");
+        assert!(left.is_none_or(|left| left.pending() == 0));
+        due(&mut first, 10 * SECOND);
+        let reader = first.journal_reader.as_ref().unwrap();
+        assert_eq!(reader.kept(), 0);
+    }
+}
+
+#[test]
+fn the_oldest_change_is_older_than_its_due_time_by_the_delay() {
+    let now = 100 * SECOND;
+    // Due times are recorded in units of about a second.
+    let is_at =
+        |found: Option<Time>, time: Time| found.is_some_and(|it| it.abs_diff(time) < 2 * SECOND);
+    let mut sync = sync_with(Policy::Coalesce);
+    assert_eq!((sync.oldest_change(), sync.behind_since()), (None, None));
+    sync.ingest(Event::Modify { path: b"/src/a" }, now);
+    assert!(is_at(sync.oldest_change(), now) && is_at(sync.behind_since(), now));
+    // Retries and comparisons are queued without a delay.
+    let ids = sync.queue.take(|_| Take::Take);
+    sync.queue.activate(&ids);
+    let failed = [(b"/a".to_vec(), Etype::Modify)].into();
+    sync.partly_failed(&ids, FailedEntries::Paths(failed, Default::default()), now);
+    sync.next(now + 10 * SECOND);
+    assert!(is_at(sync.oldest_change(), now + 10 * SECOND));
+    assert!(is_at(sync.behind_since(), now));
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.resync(now);
+    assert!(is_at(sync.oldest_change(), now));
 }

@@ -102,3 +102,102 @@ impl Sync {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Etype, Policy};
+    use crate::sync::tests::sync_with;
+    use crate::sync::{FailedEntries, Next, RetryEntries};
+
+    /// Returns a sync after this change.
+    fn changed(change: impl Fn(&mut Sync)) -> Sync {
+        let mut sync = sync_with(Policy::Coalesce);
+        change(&mut sync);
+        sync
+    }
+
+    fn fail_paths(sync: &mut Sync, paths: &[&str]) {
+        let failed = paths.iter().map(|path| path.as_bytes().to_vec());
+        let failed: RetryEntries = failed.map(|path| (path, Etype::Modify)).collect();
+        sync.partly_failed(&[], FailedEntries::Paths(failed, Default::default()), 0);
+    }
+
+    #[test]
+    fn each_problem_alone_needs_attention() {
+        type Change = fn(&mut Sync);
+        let changes: [(&str, Change); 6] = [
+            ("an end", |sync| sync.end(&[], ExitStatus::Exit(5), 0)),
+            ("a lost source", |sync| {
+                sync.source_lost("gone");
+                sync.resume(None);
+            }),
+            ("a halt", |sync| {
+                sync.halt("empty".into());
+            }),
+            ("too many deletions", |sync| {
+                sync.delete_guard_mut().exceeded("3 deletions".into());
+            }),
+            ("a failure", |sync| {
+                sync.failed(&[], 0);
+            }),
+            ("a failed path", |sync| fail_paths(sync, &["/a"])),
+        ];
+        assert!(!changed(|_| {}).is_troubled());
+        for (what, change) in changes {
+            assert!(changed(change).is_troubled(), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_problems_are_listed_with_their_numbers() {
+        type Change = fn(&mut Sync);
+        let cases: [(&[&str], Change); 8] = [
+            (&[], |_| {}),
+            (&["Ended by exit code 5."], |sync| {
+                sync.end(&[], ExitStatus::Exit(5), 0);
+            }),
+            (&["Failed once, trying again."], |sync| {
+                sync.failed(&[], 0);
+            }),
+            (&["Failed 2 times in a row, trying again."], |sync| {
+                sync.failed(&[], 0);
+                sync.failed(&[], 0);
+            }),
+            (&["1 path could not be sent, trying again."], |sync| {
+                fail_paths(sync, &["/a"]);
+            }),
+            (&["2 paths could not be sent, trying again."], |sync| {
+                fail_paths(sync, &["/a", "/b"]);
+            }),
+            (
+                &["A full comparison was not complete, trying again."],
+                |sync| {
+                    sync.partly_failed(&[], FailedEntries::Everything, 0);
+                },
+            ),
+            (
+                &["/src/in is not mounted, its files on the target are kept."],
+                |sync| {
+                    sync.remember_nested_mounts([b"/src/in".to_vec()].into_iter());
+                    sync.update_nested_mounts(&Default::default());
+                },
+            ),
+        ];
+        for (lines, change) in cases {
+            assert_eq!(changed(change).problems(), lines);
+        }
+    }
+
+    /// The call of a transfer depends on what the probe finds.
+    #[test]
+    fn nothing_is_sent_during_a_probe_of_rsync() {
+        let mut sync = changed(|sync| {
+            sync.queue.push(Etype::Modify, b"/a", None, 0);
+        });
+        sync.set_probing(true);
+        assert_eq!(sync.next(0), Next::Nothing);
+        sync.set_probing(false);
+        assert!(matches!(sync.next(0), Next::Act(_)));
+    }
+}

@@ -35,6 +35,12 @@ impl JournalReader {
             flushed_up_to: 0,
         }
     }
+
+    /// Returns the number of paths that the journal keeps for any sync.
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.journal.borrow().len()
+    }
 }
 
 impl Drop for JournalReader {

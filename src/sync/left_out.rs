@@ -156,6 +156,9 @@ fn shortened(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Policy;
+    use crate::sync::WarmStart;
+    use crate::sync::tests::sync_with;
     use LeftOutReason::{Obstructed, TooLong};
 
     #[test]
@@ -207,5 +210,27 @@ mod tests {
             ["a".repeat(100), "...".into(), "b".repeat(100)].concat()
         );
         assert_eq!(shortened(&path[..203]), "a".repeat(203));
+    }
+
+    #[test]
+    fn the_names_of_the_reasons_are_those_of_metrics() {
+        let names = LeftOutReason::ALL.map(LeftOutReason::name);
+        assert_eq!(names, ["too_long", "obstructed", "dangling_link"]);
+    }
+
+    /// The next target may accept it.
+    #[test]
+    fn the_index_does_not_contain_a_path_that_a_file_system_refused() {
+        for (length, is_lost) in [(MAX_PATH, true), (MAX_PATH + 1, false)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.warm_start = Some(WarmStart::default());
+            let path = [&b"/"[..], &vec![b'a'; length - 1]].concat();
+            for _ in 0..2 {
+                sync.leave_out_long_path(&path);
+            }
+            assert_eq!(sync.left_out().count(TooLong), 1);
+            let generation = sync.warm_start().unwrap().generation();
+            assert_eq!(generation > 0, is_lost, "{length}");
+        }
     }
 }

@@ -19,7 +19,7 @@
 //! * `commands`: pause, flush, retry, and marks of the control socket;
 //! * `health`, `counters`, `recovery`: problems, statistics, and the end of failures;
 //! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
-//! * `tests`, `handover_tests`: tests.
+//! * `tests`, `commands_tests`, `handover_tests`: tests.
 //!
 //! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no
 //! processes, runs no Lua and knows nothing of the event loop.
@@ -27,6 +27,8 @@
 mod blocked_paths;
 mod clock;
 mod commands;
+#[cfg(test)]
+mod commands_tests;
 pub mod counters;
 mod full_sync;
 mod guard;
@@ -356,11 +358,6 @@ impl Sync {
     /// Returns the record of paths that change while source and target are compared.
     pub fn changes(&self) -> &ChangeRecord {
         &self.changes
-    }
-
-    /// Returns that record, for changes.
-    pub fn changes_mut(&mut self) -> &mut ChangeRecord {
-        &mut self.changes
     }
 
     /// Returns what is known of changes that rsync's quick check cannot detect.

@@ -344,4 +344,23 @@ mod tests {
         assert_eq!(end(&mut sync, &first).len(), 1);
         assert!(!sync.reached(&mut mark));
     }
+
+    #[test]
+    fn transfers_that_cannot_overlap_are_not_recorded() {
+        for (policy, max_processes, recorded) in [
+            (Policy::Coalesce, 1, 0),
+            (Policy::Coalesce, 2, 1),
+            (Policy::Coalesce, 3, 1),
+            (Policy::PerEvent, 3, 0),
+        ] {
+            let mut sync = sync_with(policy);
+            sync.config.max_processes = max_processes;
+            begin(&mut sync, &[(Etype::Modify, b"/a")]);
+            assert_eq!(
+                sync.overlaps.0.len(),
+                recorded,
+                "{policy:?} {max_processes}"
+            );
+        }
+    }
 }

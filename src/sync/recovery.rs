@@ -97,4 +97,13 @@ mod tests {
         }
         assert_eq!(new.recovers(), Some(b"broken".to_vec()));
     }
+
+    #[test]
+    fn a_sync_that_fails_with_nothing_queued_has_not_recovered() {
+        let mut sync = sync_with(Policy::Coalesce);
+        fail(&mut sync, &[]);
+        assert_eq!(sync.recovers(), None);
+        sync.succeeded(&[]);
+        assert_eq!(sync.recovers(), Some(b"broken".to_vec()));
+    }
 }

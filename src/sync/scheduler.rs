@@ -43,7 +43,9 @@ mod tests {
         assert_eq!(line(&mut scheduler), [0, 2, 1]);
         scheduler.served(0);
         assert_eq!(line(&mut scheduler), [2, 1, 0]);
-        scheduler.served(7);
+        for behind in [3, 7] {
+            scheduler.served(behind);
+        }
         assert_eq!(line(&mut scheduler), [2, 1, 0]);
         assert_eq!(scheduler.at(1, 2), Some(1));
         assert_eq!(scheduler.at(0, 0), None);

@@ -24,7 +24,7 @@ pub(super) fn sync_with(policy: Policy) -> Sync {
 }
 
 /// Returns a waker, and the loop that it wakes.
-pub(super) fn waker() -> (mio::Poll, Arc<mio::Waker>) {
+pub(crate) fn waker() -> (mio::Poll, Arc<mio::Waker>) {
     let poll = mio::Poll::new().unwrap();
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
     (poll, Arc::new(waker))
@@ -240,6 +240,14 @@ fn an_excluded_name_of_a_split_move_is_left_alone() {
         new.adopt(&old);
         new.queue_inherited(0);
         assert_eq!(pending(&new), expected);
+        let mut new = sync(true);
+        new.adopt(&old);
+        new.queue_inherited(0);
+        let expected: &[&str] = match expected.len() {
+            2 => &["Move /a>/b"],
+            _ => expected,
+        };
+        assert_eq!(pending(&new), expected);
     }
 }
 
@@ -454,4 +462,31 @@ fn failed_paths_are_retried_under_the_name_they_are_moved_to() {
     let names: Vec<_> = sync.failed_paths().names(9).collect();
     let expected: [&[u8]; 4] = [b"/d/f", b"/dd", b"/e/f", b"/g"];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn what_is_set_for_the_transfers_of_a_sync_is_returned() {
+    let mut sync = sync(false);
+    let environment = vec![("RSYNC_RSH".into(), "ssh".into())];
+    sync.set_environment(environment.clone());
+    assert_eq!(sync.environment(), environment);
+    let (directories, entries) = (3, 7);
+    let size = TreeSize {
+        directories,
+        entries,
+    };
+    sync.set_tree_size(size);
+    assert_eq!(sync.tree_size(), size);
+    for (asks, group) in [(true, Some(&b"group"[..])), (false, None)] {
+        sync.set_asks_progress(asks);
+        assert_eq!(sync.asks_progress(), asks);
+        sync.set_journal_group(group.map(<[u8]>::to_vec));
+        assert_eq!(sync.journal_group(), group);
+        sync.has_full = asks;
+        assert_eq!(sync.has_full(), asks);
+    }
+    sync.config.init = false;
+    sync.set_has_on_full(true);
+    sync.resync(0);
+    assert_eq!(pending(&sync), ["Full /"]);
 }
