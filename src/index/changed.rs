@@ -136,4 +136,32 @@ mod tests {
         }
         assert!(changed.is_full() && changed.roots().is_empty());
     }
+
+    /// Without a record of it, the index would say that the directory is on the target.
+    #[test]
+    fn every_event_is_a_change() {
+        for (path, is_tree, expected) in [
+            (&b"/d/f"[..], true, &[("/d/", false)][..]),
+            (b"/d/f", false, &[("/d/", false)]),
+            (b"/d/e/", false, &[("/d/e/", false)]),
+            (b"/d/e/", true, &[("/d/", false), ("/d/e/", true)]),
+            (b"/", true, &[("/", false)]),
+        ] {
+            let mut changed = ChangedDirs::default();
+            assert!(changed.is_empty());
+            changed.add(path, is_tree);
+            assert!(!changed.is_empty());
+            let expected = expected
+                .iter()
+                .map(|(path, tree)| ((*path).to_owned(), *tree));
+            assert_eq!(roots(&changed), expected.collect::<Vec<_>>());
+        }
+        let mut changed = ChangedDirs::default();
+        changed.add_tree(b"/a/");
+        changed.add_tree(b"/b/");
+        assert!(!changed.is_empty());
+        changed.is_full = true;
+        changed.trees.clear();
+        assert!(!changed.is_empty());
+    }
 }

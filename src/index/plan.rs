@@ -92,12 +92,18 @@ pub fn plan(
         since,
         index,
     };
-    if plan.directories.len() > MAX_DIRECTORIES || plan.files.len() > MAX_FILES {
+    if is_too_much(plan.directories.len(), plan.files.len()) {
         return Err("too much has changed".to_owned());
     }
     plan.directories.sort_unstable();
     rows::sort(&mut plan.index.rows);
     Ok(plan)
+}
+
+/// Returns true if more has changed than a plan contains. A thread stops recording directories
+/// behind that.
+fn is_too_much(directories: usize, files: usize) -> bool {
+    directories > MAX_DIRECTORIES || files > MAX_FILES
 }
 
 /// Judges the directories of one thread.
@@ -447,6 +453,20 @@ mod tests {
                 prop_assert_eq!(plan.index.rows.len(), model.directories().count());
                 prop_assert!(plan.index.rows.is_sorted());
             }
+        }
+    }
+
+    /// The directories and files that it lacks would not be sent.
+    #[test]
+    fn an_incomplete_plan_is_none() {
+        for (directories, files, too_much) in [
+            (MAX_DIRECTORIES, MAX_FILES, false),
+            (MAX_DIRECTORIES + 1, 0, true),
+            (MAX_DIRECTORIES + 2, 0, true),
+            (0, MAX_FILES + 1, true),
+            (0, MAX_FILES + 2, true),
+        ] {
+            assert_eq!(is_too_much(directories, files), too_much);
         }
     }
 }

@@ -112,6 +112,7 @@ mod tests {
         assert_eq!(find(&rows, 2, 2), Some(1));
         assert_eq!(find(&rows, 2, 9), Some(2));
         assert_eq!(find(&rows, 2, 5), None);
+        assert_eq!(find(&rows, 2, 3), None);
         assert_eq!(find(&rows, 4, 4), None);
     }
 

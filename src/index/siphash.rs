@@ -74,4 +74,11 @@ mod tests {
         assert_ne!(one.hash(b"a"), one.hash(b"a\0"));
         assert_ne!(one.hash(&[0; 8]), one.hash(&[0; 16]));
     }
+
+    /// Otherwise other users can choose names of equal hash.
+    #[test]
+    fn the_hash_of_a_path_depends_on_the_key() {
+        let [one, other] = [1, 2].map(|byte| HashKey([byte; 16]).path(b"/d/"));
+        assert_ne!(one, other);
+    }
 }

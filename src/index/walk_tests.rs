@@ -121,3 +121,23 @@ fn a_file_system_without_reliable_times_has_no_digests() {
     let reason = digests_of(Path::new("/proc/sys"), false).err().unwrap();
     assert!(reason.contains("not reliable"), "{reason}");
 }
+
+/// If the daemon is killed before they are on the target, the next one must compare them again.
+#[test]
+fn the_index_of_a_plan_does_not_contain_the_directories_that_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["d", "e"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        std::fs::write(dir.path().join(name).join("f"), "1").unwrap();
+    }
+    let rows = digests_of(dir.path(), true).unwrap().rows;
+    std::fs::write(dir.path().join("d/f"), "22").unwrap();
+    let plan = plan_of(dir.path(), rows.clone(), SystemTime::now());
+    assert_eq!(plan.directories, [b"/d/"]);
+    assert_eq!(plan.index.rows.len(), rows.len());
+    for row in &plan.index.rows {
+        let is_compared = row.path == KEY.path(b"/d/");
+        assert_eq!(rows.contains(row), !is_compared);
+        assert_eq!(row.digest == super::super::rows::UNKNOWN, is_compared);
+    }
+}

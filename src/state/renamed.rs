@@ -135,4 +135,24 @@ mod tests {
         state.adopt_renamed(&[&two]);
         assert_eq!(state.read(&two, "source").unwrap(), b"1");
     }
+
+    /// Older state would hide changes that were pending at the last stop.
+    #[test]
+    fn of_several_states_the_newest_is_taken() {
+        for (newest, older) in [("one", "two"), ("two", "one")] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateDir::at(directory.path());
+            let hour = std::time::Duration::from_secs(3600);
+            for (name, age) in [(newest, hour), (older, 2 * hour)] {
+                let sync = config(name, "/a/", "/t/");
+                state.write(&sync, "source", name.as_bytes()).unwrap();
+                let directory = std::fs::File::open(directory.path().join(key(&sync))).unwrap();
+                let time = std::time::SystemTime::now() - age;
+                directory.set_modified(time).unwrap();
+            }
+            let sync = config("three", "/a/", "/t/");
+            state.adopt_renamed(&[&sync]);
+            assert_eq!(state.read(&sync, "source").unwrap(), newest.as_bytes());
+        }
+    }
 }

@@ -25,3 +25,25 @@ pub fn save(state: &StateDir, sync: &SyncConfig, place: SamplePlace) {
         log::say("Debug", format_args!("cannot store the sample: {error}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::tests::sync_of;
+
+    #[test]
+    fn the_next_daemon_goes_on_with_the_part_that_is_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::at(directory.path());
+        let sync = sync_of(b"/src/").config;
+        assert_eq!(restore(&state, &sync), None);
+        let place = SamplePlace { part: 3, parts: 7 };
+        save(&state, &sync, place);
+        assert_eq!(restore(&state, &sync), Some(place));
+        for damaged in ["3 0", "3", "x 7", ""] {
+            let text = damaged.as_bytes();
+            state.write(&sync, SAMPLE_STATE, text).unwrap();
+            assert_eq!(restore(&state, &sync), None, "{damaged}");
+        }
+    }
+}

@@ -318,4 +318,11 @@ mod tests {
         file.set_len(MAX_BYTES as u64 + 1).unwrap();
         assert!(state.try_read(&sync, "k").is_err());
     }
+
+    /// The next version of the program must find the state.
+    #[test]
+    fn the_name_of_a_directory_does_not_change() {
+        assert_eq!(key(&config("Sync_1", "/a/")), "Sync_1-7257abadc1b91331");
+        assert_eq!(key(&config("a b/%", "/a/")), "a%20b%2f%25-0b7391204c8478a5");
+    }
 }

@@ -208,6 +208,12 @@ impl WarmStart {
         }
     }
 
+    /// Sets that everything was compared from `begun` on, and that the index is made at `due`.
+    #[cfg(test)]
+    pub fn set_compared(&mut self, begun: SystemTime, due: Instant) {
+        self.state = IndexState::Compared { begun, due };
+    }
+
     fn begin(&mut self) {
         self.state = IndexState::Invalid;
         self.generation += 1;
@@ -313,5 +319,163 @@ mod tests {
         assert!(has(b"/d/") && has(b"/") && !has(b"/before/"));
         assert_eq!(trees.len(), 1);
         assert!(trees.contains(&key.path(b"/e/")));
+    }
+
+    /// Returns the plan of a startup that compares these directories.
+    fn plan(directories: &[&[u8]]) -> DirectoryPlan {
+        let begun = SystemTime::now();
+        let header = crate::index::Header {
+            key: HashKey([3; 16]),
+            fingerprint: 0,
+            taken: begun,
+            compared: begun,
+        };
+        DirectoryPlan {
+            directories: directories.iter().map(|path| path.to_vec()).collect(),
+            files: vec![b"/same".to_vec()],
+            has_links: false,
+            since: begun,
+            index: crate::index::Index {
+                header,
+                rows: Vec::new(),
+            },
+        }
+    }
+
+    /// Returns a sync that starts with these directories.
+    fn planned(directories: &[&[u8]]) -> Sync {
+        let mut sync = warm();
+        sync.await_watches();
+        let requeues = sync.requeues;
+        assert!(sync.start_warm(plan(directories), SystemTime::now(), 0));
+        assert_eq!(sync.requeues, requeues + 1);
+        sync
+    }
+
+    #[test]
+    fn a_warm_start_compares_the_directories_that_have_changed() {
+        let sync = planned(&[b"/d/"]);
+        assert_eq!(sync.startup_directories(), Some(&[b"/d/".to_vec()][..]));
+        let etypes: Vec<_> = sync.queue.iter().map(|delay| delay.etype()).collect();
+        assert_eq!(etypes, [Etype::Init]);
+        assert_eq!(state(&sync), IndexState::Valid);
+        assert!(!sync.warm_start().unwrap().changed().is_empty());
+        // Without any there is nothing to compare.
+        let sync = planned(&[]);
+        assert!(sync.startup_directories().is_none() && sync.queue.is_empty());
+        assert!(sync.verify.is_searching());
+        assert!(warm().startup_directories().is_none());
+        // The sync has started meanwhile.
+        let mut sync = warm();
+        assert!(!sync.start_warm(plan(&[b"/d/"]), SystemTime::now(), 0));
+        assert!(sync.startup_directories().is_none() && sync.queue.is_empty());
+    }
+
+    /// Too many to be listed: the index is made anew after the comparison.
+    #[test]
+    fn a_startup_that_compares_everything_after_all_makes_an_index() {
+        let mut sync = planned(&[b"/d/"]);
+        sync.forget_startup_directories();
+        assert_eq!(sync.startup_directories(), None);
+        assert_eq!(state(&sync), IndexState::Invalid);
+        sync.full_comparison_succeeded();
+        assert!(matches!(state(&sync), IndexState::Compared { .. }));
+        let mut sync = planned(&[]);
+        sync.forget_startup_directories();
+        assert_eq!(state(&sync), IndexState::Valid);
+    }
+
+    /// The digest of a directory that changes again within a tick would be that of its new state.
+    #[test]
+    fn an_index_is_made_when_its_timestamps_are_old_enough() {
+        let mut sync = warm();
+        let now = Instant::now();
+        sync.begin_full_comparison();
+        sync.warm_start_mut().unwrap().succeeded(now);
+        let IndexState::Compared { due, .. } = state(&sync) else {
+            panic!("no index is made");
+        };
+        assert_eq!(due, now + INDEX_DELAY);
+    }
+
+    #[test]
+    fn changes_are_taken_once() {
+        let mut sync = warm();
+        let path = b"/src/d/f";
+        sync.ingest(Event::Modify { path }, 0);
+        let warm = sync.warm_start_mut().unwrap();
+        assert!(!warm.take_changed().is_empty());
+        assert!(warm.take_changed().is_empty());
+    }
+
+    /// The target would lack what has changed, and no later comparison would find it.
+    #[test]
+    fn an_index_is_neither_used_nor_made_when_the_target_may_differ() {
+        type Change = fn(&mut Sync);
+        let changes: [(&str, Change); 5] = [
+            ("has ended", |sync| {
+                sync.lifecycle.end(crate::process::ExitStatus::Exit(5));
+            }),
+            ("source", |sync| {
+                sync.halt("empty".into());
+            }),
+            ("source", |sync| {
+                sync.lifecycle.lose_source("gone");
+                sync.lifecycle.resume();
+            }),
+            ("not mounted", |sync| {
+                sync.remember_nested_mounts([b"/src/in".to_vec()].into_iter());
+                sync.update_nested_mounts(&Default::default());
+            }),
+            ("deletions", |sync| sync.owes_deletions = true),
+        ];
+        assert_eq!(warm().index_obstacle(), None);
+        for (reason, change) in changes {
+            let mut sync = warm();
+            change(&mut sync);
+            let obstacle = sync.index_obstacle();
+            assert!(
+                obstacle.is_some_and(|it| it.contains(reason)),
+                "{obstacle:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_source_filter_or_option_is_another_index() {
+        type Change = fn(&mut Sync);
+        let configured = |condition: &[u8]| {
+            Some(crate::config::WarmStartConfig {
+                conditions: vec![condition.to_vec()],
+                verify_every: None,
+                by_directory: true,
+                hard_links: false,
+                by_name: false,
+                local_target: None,
+            })
+        };
+        let changes: [Change; 5] = [
+            |_| {},
+            |sync| sync.config.source = b"/other/".to_vec(),
+            |sync| {
+                sync.filter.write().unwrap().add_exclude(b"*.o");
+            },
+            |sync| sync.filter.write().unwrap().append_rule(b"- *.o").unwrap(),
+            |sync| {
+                if let Some(config) = &mut sync.config.warm_start {
+                    config.conditions.push(b"--checksum".to_vec());
+                }
+            },
+        ];
+        let fingerprints = changes.map(|change| {
+            let mut sync = warm();
+            sync.config.warm_start = configured(b"rsync 3.2.7");
+            change(&mut sync);
+            let fingerprint = index_fingerprint(&sync.index_conditions());
+            assert_eq!(fingerprint, index_fingerprint(&sync.index_conditions()));
+            fingerprint
+        });
+        let distinct: std::collections::BTreeSet<_> = fingerprints.iter().collect();
+        assert_eq!(distinct.len(), fingerprints.len());
     }
 }

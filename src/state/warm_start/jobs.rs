@@ -221,3 +221,57 @@ fn give_priority(files: &IndexFiles) {
         log::say("Debug", format_args!("priority of a thread: {error}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::index::Row;
+
+    #[test]
+    fn a_directory_is_exposed_if_others_can_write_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("open/below")).unwrap();
+        fs::create_dir_all(dir.path().join("own/below")).unwrap();
+        for (name, mode) in [("open", 0o777), ("own", 0o755)] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(dir.path().join(name), mode).unwrap();
+        }
+        let source = [dir.path().as_os_str().as_bytes(), b"/"].concat();
+        for (directories, exposed) in [
+            (&["/"][..], false),
+            (&["/own/below/"], false),
+            // Nobody can replace it in a directory that nobody else can write to.
+            (&["/open/"], false),
+            (&["/own/below/", "/open/below/"], true),
+            (&["/gone/below/"], true),
+        ] {
+            let all = directories.iter().map(|path| path.as_bytes().to_vec());
+            let found = is_any_exposed(&source, &all.collect::<Vec<_>>());
+            assert_eq!(found, exposed, "{directories:?}");
+        }
+    }
+
+    /// A directory whose state is not known would be compared, although it is known.
+    #[test]
+    fn a_row_without_a_digest_is_dropped_if_there_is_one_with_it() {
+        let row = |path, digest| Row {
+            path,
+            parent: 0,
+            digest,
+        };
+        let begun = SystemTime::now();
+        let mut index = Index {
+            header: Header {
+                key: HashKey([0; 16]),
+                fingerprint: 0,
+                taken: begun,
+                compared: begun,
+            },
+            rows: vec![row(3, 5), row(2, UNKNOWN), row(1, 7), row(1, UNKNOWN)],
+        };
+        drop_doubles(&mut index);
+        assert_eq!(index.rows, [row(1, 7), row(2, UNKNOWN), row(3, 5)]);
+    }
+}

@@ -2,7 +2,8 @@
 //! make and update the index.
 //!
 //! * `files`: the files of an index, and the conditions for trusting it;
-//! * `jobs`: the work of the threads.
+//! * `jobs`: the work of the threads;
+//! * `tests`: tests.
 //!
 //! An index is made in three steps. A thread reads the directories. Then all events from before its
 //! end must have been reported, so that every directory with a change is known. Then the index is
@@ -493,3 +494,6 @@ fn spawn<T: Send + 'static>(
         .map_err(|error| format!("no thread can be started: {error}"))?;
     Ok((cancelled, result))
 }
+
+#[cfg(test)]
+mod tests;
