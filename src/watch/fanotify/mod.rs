@@ -21,19 +21,32 @@
 //! | `contents` | reads a directory that has come from outside |
 //! | `roots` | the roots of scopes: set, lost, found again |
 //! | `tree_counts` | the sizes of trees, if they are needed |
+//! | `test_rig` | a backend on a temporary directory, for the tests below |
+//! | `event_tests` | tests of events of one name, of look-ups and rechecks |
+//! | `rename_tests` | tests of renames |
+//! | `root_tests` | tests of the roots |
+//! | `place_tests` | tests of the places |
 
 mod backend;
 mod contents;
 mod directories;
 mod dispatch;
+#[cfg(test)]
+mod event_tests;
 mod irrelevant;
 mod lookup;
 mod places;
 mod rechecks;
 pub mod records;
+#[cfg(test)]
+mod rename_tests;
 mod renames;
+#[cfg(test)]
+mod root_tests;
 mod roots;
 mod shadow;
+#[cfg(test)]
+mod test_rig;
 mod tree_counts;
 mod upcoming;
 

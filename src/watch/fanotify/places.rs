@@ -406,3 +406,7 @@ fn system_bytes(number: u64) -> [u8; 8] {
     bytes[4..].copy_from_slice(&second);
     bytes
 }
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

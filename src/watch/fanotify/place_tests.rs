@@ -1,0 +1,117 @@
+//! Tests of the places and marks.
+
+use super::*;
+
+fn path_of(directory: &std::path::Path) -> Vec<u8> {
+    [directory.as_os_str().as_bytes(), b"/"].concat()
+}
+
+fn places() -> Option<Places> {
+    let places = Places::new(libc::FAN_CREATE | libc::FAN_ONDIR);
+    places
+        .inspect_err(|why| crate::test_skip::skip(&format!("fanotify cannot be used: {why}")))
+        .ok()
+}
+
+#[test]
+fn a_lack_of_resources_says_nothing_about_a_directory() {
+    let missing = |number| Refusal::Missing(io::Error::from_raw_os_error(number));
+    for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR] {
+        assert!(!missing(number).is_final());
+    }
+    for number in [libc::ENOENT, libc::ENOTDIR, libc::EACCES] {
+        assert!(missing(number).is_final());
+    }
+    assert!(Refusal::Unsuitable("text".into()).is_final());
+}
+
+#[test]
+fn a_mount_hides_the_directory_at_its_path() {
+    let place = |path: &str| Place {
+        path: path.into(),
+        system: [1; 8],
+        handle: Vec::new(),
+        is_root: true,
+        device: 1,
+        mount: 1,
+        was_marked: false,
+        open: None,
+    };
+    let Some(mut places) = places() else {
+        return;
+    };
+    places.list = ["/a/", "/a/b/", "/c/"].map(place).into();
+    let hidden: [(usize, &[u8], bool); 6] = [
+        (0, b"/a/", false),
+        (0, b"/a/x/", false),
+        (0, b"/a/b/", true),
+        (0, b"/a/b/x/", true),
+        (1, b"/a/b/x/", false),
+        (2, b"/c/x/", false),
+    ];
+    for (at, path, is_hidden) in hidden {
+        assert_eq!(places.is_hidden(at, path), is_hidden, "{at} {path:?}");
+    }
+    assert_eq!(places.at(b"/c/"), Some(2));
+    assert_eq!(places.at(b"/c"), None);
+    places.list.clear();
+}
+
+#[test]
+fn the_number_of_a_file_system_has_its_lower_half_first() {
+    let number = 0x0102_0304_0506_0708_u64;
+    let halves = [0x0506_0708_u32, 0x0102_0304].map(u32::to_ne_bytes);
+    assert_eq!(system_bytes(number), *halves.concat());
+}
+
+/// The mark of a file system is kept as long as there is a place on it.
+#[test]
+fn setting_the_places_tells_what_has_changed() {
+    let Some(mut places) = places() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    let names = ["a", "b"].map(|name| directory.join(name));
+    names
+        .iter()
+        .for_each(|name| std::fs::create_dir_all(name).unwrap());
+    let roots = names.each_ref().map(|name| path_of(name));
+    let set = |places: &mut Places, roots: &[Vec<u8>]| {
+        let changes = places.set(roots, &|_| true);
+        (changes.refused.len(), changes.is_other, changes.remarked)
+    };
+    let first = set(&mut places, &roots);
+    if first.0 > 0 {
+        return crate::test_skip::skip("fanotify cannot be used here");
+    }
+    assert_eq!(first, (0, true, false));
+    assert_eq!(set(&mut places, &roots), (0, false, false));
+    assert_eq!(places.loss(0), None);
+    let open = super::open(&roots[0]).unwrap();
+    assert!(places.is_marked(open.as_fd()));
+    assert_eq!(set(&mut places, &roots[1..]), (0, true, false));
+    assert_eq!(places.list.len(), 1);
+    assert!(places.is_marked(open.as_fd()));
+    places.remove(0);
+    assert!(!places.is_marked(open.as_fd()));
+    assert_eq!(set(&mut places, &roots), (0, true, false));
+    // The file system has lost its mark, as after an unmount.
+    let before = std::mem::take(&mut places.list);
+    places.unmark(&before);
+    places.list = before;
+    assert_eq!(places.loss(0), Some(Loss::Unmounted));
+    assert_eq!(set(&mut places, &roots), (0, false, true));
+    assert_eq!(places.loss(0), None);
+    // Another directory, and none.
+    std::fs::rename(&names[0], directory.join("c")).unwrap();
+    std::fs::create_dir(&names[0]).unwrap();
+    assert_eq!(places.loss(0), Some(Loss::Moved));
+    assert!(places.get_mut(0).open().is_err());
+    assert!(places.get_mut(1).open().is_ok());
+    assert_eq!(set(&mut places, &roots), (0, true, false));
+    std::fs::remove_dir(&names[0]).unwrap();
+    assert_eq!(places.loss(0), Some(Loss::Deleted));
+    assert_eq!(set(&mut places, &roots), (1, true, false));
+    assert_eq!(places.list.len(), 1);
+}
