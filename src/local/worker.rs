@@ -2,6 +2,7 @@
 //! delays only its own sync.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -43,7 +44,7 @@ impl CopyWorker {
                 }
                 let mut memory = Memory::default();
                 for orders in incoming {
-                    let report = mirror::run_job(&orders, &mut memory);
+                    let report = reported(|| mirror::run_job(&orders, &mut memory));
                     let token = orders.token;
                     if outgoing.send(CopyEnded { token, report }).is_err() {
                         return;
@@ -63,5 +64,25 @@ impl CopyWorker {
     /// Returns the finished jobs.
     pub fn ended(&self) -> impl Iterator<Item = CopyEnded> + '_ {
         self.ended.try_iter()
+    }
+}
+
+/// Returns the report of a job. A panic is a failure of the job, which is retried: the loop waits
+/// for each report.
+fn reported(run: impl FnOnce() -> CopyReport) -> CopyReport {
+    panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| CopyReport {
+        closed: Some("an internal error has ended a copy".into()),
+        ..CopyReport::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_panics_has_failed() {
+        assert_eq!(reported(CopyReport::default).code(), 0);
+        assert_eq!(reported(|| panic!("broken")).code(), 11);
     }
 }
