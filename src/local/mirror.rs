@@ -81,7 +81,12 @@ pub fn run_job(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
                 ..CopyReport::default()
             };
         }
-        Err(error) => return closed("count what would be deleted in", &orders.target, &error),
+        Err(error) => {
+            return CopyReport {
+                is_stopped: orders.control.is_stopped(),
+                ..closed("count what would be deleted in", &orders.target, &error)
+            };
+        }
     }
     let mut mirror = Mirror {
         orders,
@@ -118,6 +123,7 @@ pub fn run_job(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
         }
     }
     mirror.finish();
+    mirror.report.is_stopped = mirror.is_stopped();
     mirror.report
 }
 

@@ -134,6 +134,8 @@ pub struct CopyReport {
     pub unset: Unset,
     /// True if a changed file has names in the source that are not known, whose copies are old.
     pub names_missing: bool,
+    /// True if the job was stopped. Any part of it may not have been done.
+    pub is_stopped: bool,
     /// The reason if nothing could be done: source or target cannot be opened.
     pub closed: Option<String>,
 }

@@ -27,8 +27,6 @@ pub enum CollectResult {
     Done,
     /// The entries failed and are repeated after the retry delay.
     Again,
-    /// The entries changed during the transfer and are examined again soon.
-    Redo,
     /// The sync ends.
     Die,
 }
@@ -160,7 +158,6 @@ impl Script {
         })?;
         let verdict = match answer {
             Value::String(text) if text.as_bytes() == b"again" => CollectResult::Again,
-            Value::String(text) if text.as_bytes() == b"redo" => CollectResult::Redo,
             Value::String(text) if text.as_bytes() == b"die" => CollectResult::Die,
             _ => CollectResult::Done,
         };

@@ -52,14 +52,18 @@ impl Backups {
         }
     }
 
-    /// Takes in a successful transfer. Begins a removal if it is the first one of the day.
-    pub fn on_synced(
+    /// Takes in the end of a child. Begins a removal after the first successful transfer of a day.
+    pub fn on_transferred(
         &mut self,
         job: &Job,
+        status: ExitStatus,
         now: WallTime,
         waker: Arc<Waker>,
         spawn: &mut dyn FnMut(Command) -> Result<Pid, SpawnError>,
     ) {
+        if !status.is_success() || !job.captured {
+            return;
+        }
         let (id, name, backup) = {
             let sync = job.handle().sync.borrow();
             (
@@ -155,4 +159,102 @@ impl Backups {
 
 fn tell(name: &str, why: &str) {
     log::warn(format_args!("{name}: cannot remove old backups: {why}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::transfer::test_setup::{ChangedSync, Transfer};
+    use crate::watch::Event;
+
+    const DAY: i64 = 86_400;
+
+    fn transfer(backup: &str) -> Transfer {
+        let options = format!("target = 'host:/trg', backup = {{ {backup} }}");
+        Transfer::of(&options, &["a"])
+    }
+
+    /// Returns the number of removals that begin at the end of a transfer, and the last command.
+    fn removals(
+        backups: &mut Backups,
+        transfer: &Transfer,
+        code: i32,
+        now: WallTime,
+    ) -> Vec<Command> {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut commands = Vec::new();
+        let spawn = &mut |command| {
+            commands.push(command);
+            Ok(Pid(7))
+        };
+        backups.on_transferred(&transfer.job, ExitStatus::Exit(code), now, waker, spawn);
+        commands
+    }
+
+    #[test]
+    fn old_backups_are_removed_once_a_day_after_a_success() {
+        let mut transfer = transfer("dir = '/old', keep = '30d'");
+        let mut backups = Backups::default();
+        let now = 20_000 * DAY + DAY / 2;
+        let mut begun = Vec::new();
+        for (code, time) in [
+            (12, now),
+            (0, now),
+            (0, now + 1),
+            (0, now + DAY),
+            (23, now + DAY),
+        ] {
+            begun.push(removals(&mut backups, &transfer, code, time).len());
+        }
+        assert_eq!(begun, [0, 1, 0, 1, 0]);
+        let commands = removals(&mut backups, &transfer, 0, now + 2 * DAY);
+        let today = Day::at(now + 2 * DAY);
+        for (days, is_kept) in [(-31, false), (-30, true), (0, true)] {
+            let rule = format!("--filter=P /{}/", today.plus(days).name());
+            let has_rule = commands[0].args.contains(&rule.into_bytes());
+            assert_eq!(has_rule, is_kept, "{days}");
+        }
+        // The end of the removal is not that of a transfer.
+        backups.on_ended(Pid(7), ExitStatus::Exit(0));
+        assert!(backups.processes.is_empty());
+        transfer.job.captured = false;
+        let later = now + 5 * DAY;
+        assert!(removals(&mut backups, &transfer, 0, later).is_empty());
+        let kept = self::transfer("dir = '/old'");
+        assert!(removals(&mut backups, &kept, 0, later).is_empty());
+    }
+
+    /// A file that is replaced twice in a moment is kept twice.
+    #[test]
+    fn no_two_transfers_have_the_same_directory() {
+        let mut backups = Backups::default();
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let mut directories = std::collections::BTreeSet::new();
+        for time in [now, now, now - std::time::Duration::from_secs(60)] {
+            let config = "sync { default.rsync, source = '@DIR@/src', target = '/nowhere/trg', \
+                          delay = 1, init = false, backup = { dir = '/old' } }";
+            let sync = ChangedSync::of(config, &["a"], |path| Event::Modify { path });
+            let mut request = sync.request();
+            let before = request.args.clone();
+            backups.date(&mut request, time);
+            let mut changed = request
+                .args
+                .iter()
+                .zip(before)
+                .filter(|(word, old)| *word != old);
+            let (word, old) = changed.next().unwrap();
+            assert_eq!(old, b"--backup-dir=/old");
+            assert!(
+                word.starts_with(b"--backup-dir=/old/19"),
+                "{}",
+                log::escape(word)
+            );
+            assert!(changed.next().is_none());
+            directories.insert(word.clone());
+        }
+        assert_eq!(directories.len(), 3);
+    }
 }

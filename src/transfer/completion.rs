@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mlua::Table;
 
@@ -19,11 +18,7 @@ use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::{CollectResult, HookEvent, HookReport, Script, SyncHandle};
 use crate::status::number_format::counted;
-use crate::sync::{Deferred, FailedEntries, RetryEntries, RetryPlan, Sync, micros};
-
-/// The delay before entries that changed during their transfer are examined again. The event of the
-/// change arrives in the meantime.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
+use crate::sync::{Deferred, FailedEntries, RetryEntries, RetryPlan, Sync};
 
 /// rsync(1), exit code 23: partial transfer due to error.
 const EXIT_PARTIAL: i32 = 23;
@@ -74,15 +69,15 @@ pub fn evaluate(job: &Job, status: ExitStatus, now: Time) -> mlua::Result<Evalua
         .script
         .collect(&job.handle, &job.agent, status, &errors)?;
     let completion = job.completion(verdict, by_default, status);
-    let report = completion
-        .result()
-        .and_then(|result| account(job, status, result));
+    let report = account(job, status, completion.result());
     if job.repeated && !matches!(completion, Completion::Again | Completion::StoppedAt { .. }) {
         job.tell_errors();
     }
     let is_critical = matches!(completion, Completion::Die);
-    let fate = completion.fate().filter(|_| job.is_logged());
-    let record = fate.map(|fate| transfer_log::record(job, &fate, status));
+    let fate = completion.fate();
+    let record = job
+        .is_logged()
+        .then(|| transfer_log::record(job, &fate, status));
     apply_completion(job, completion, status, now);
     Ok(Evaluation {
         is_critical,
@@ -187,7 +182,6 @@ fn apply_completion(job: &Job, completion: Completion, status: ExitStatus, now: 
             job.handle.forget_finished(&job.ids);
         }
         Completion::Again => retry_all(&mut sync, job, now),
-        Completion::Redo => sync.requeue(&job.ids, now + micros(RETRY_DELAY)),
         // The transfers end the sync.
         Completion::Die => {}
     }
@@ -289,27 +283,22 @@ enum Completion {
     Smaller,
     /// All entries are repeated after the retry delay.
     Again,
-    /// The entries changed during the transfer and are examined again after [`RETRY_DELAY`].
-    Redo,
     /// The sync ends.
     Die,
 }
 
 impl Completion {
-    /// Returns how the transfer counts in statistics and hooks; `None` if it does not count.
-    fn result(&self) -> Option<TransferResult> {
+    /// Returns how the transfer counts in statistics and hooks.
+    fn result(&self) -> TransferResult {
         match self {
-            Completion::Done | Completion::Partly(FailedEntries::Nothing) => {
-                Some(TransferResult::Synced)
-            }
-            Completion::Redo => None,
-            _ => Some(TransferResult::Failed),
+            Completion::Done | Completion::Partly(FailedEntries::Nothing) => TransferResult::Synced,
+            _ => TransferResult::Failed,
         }
     }
 
-    /// Returns what came of the entries; `None` if nothing that is to be logged.
-    fn fate(&self) -> Option<Fate<'_>> {
-        Some(match self {
+    /// Returns what came of the entries.
+    fn fate(&self) -> Fate<'_> {
+        match self {
             Completion::Done | Completion::Partly(FailedEntries::Nothing) => Fate::DoneExcept(None),
             Completion::Partly(FailedEntries::Paths(failed, _)) => Fate::DoneExcept(Some(failed)),
             Completion::StoppedAt { paths, .. } | Completion::TooLarge { paths, .. } => {
@@ -319,8 +308,7 @@ impl Completion {
             Completion::Partly(FailedEntries::Everything) | Completion::Again | Completion::Die => {
                 Fate::Failed
             }
-            Completion::Redo => return None,
-        })
+        }
     }
 }
 
@@ -363,7 +351,6 @@ impl Job {
             CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
             CollectResult::Done => Completion::Done,
             CollectResult::Again => Completion::Again,
-            CollectResult::Redo => Completion::Redo,
             CollectResult::Die => Completion::Die,
         }
     }

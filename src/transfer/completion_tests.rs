@@ -1,8 +1,6 @@
 //! What the end of a transfer means for its entries. The configuration, the call of rsync and the
 //! verdict on an exit code are real; rsync is not started.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,114 +9,10 @@ use nix::sys::signal::Signal;
 use super::*;
 use crate::local::{CopyControl, StopCheck};
 use crate::process::Pid;
-use crate::script::ScriptRequest;
 use crate::sync::IndexState;
-use crate::transfer::{recall, spawn};
+use crate::transfer::recall;
+use crate::transfer::test_setup::{ChangedSync, NOW, OPENED, SUMMARY, Transfer, begin, pending};
 use crate::watch::Event;
-
-const OPENED: &str =
-    "rsync: [sender] send_files failed to open \"@SRC@NAME\": Permission denied (13)";
-const SUMMARY: &str = "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338) [sender=3.2.7]";
-
-/// A sync and the transfer of its first entries.
-struct Transfer {
-    _directory: tempfile::TempDir,
-    handle: Rc<SyncHandle>,
-    job: Job,
-    source: String,
-}
-
-impl Transfer {
-    /// Returns the transfer of files that have changed; of everything without names.
-    fn of(options: &str, names: &[&str]) -> Transfer {
-        Transfer::after(options, names, |path| Event::Modify { path })
-    }
-
-    /// Returns the transfer of a deletion.
-    fn of_deleted(name: &str) -> Transfer {
-        Transfer::after("", &[name], |path| {
-            std::fs::remove_file(OsStr::from_bytes(path)).unwrap();
-            Event::Delete { path }
-        })
-    }
-
-    fn after(options: &str, names: &[&str], event: fn(&[u8]) -> Event<'_>) -> Transfer {
-        let directory = tempfile::tempdir().unwrap();
-        let source = directory.path().join("src");
-        std::fs::create_dir(&source).unwrap();
-        for name in names {
-            std::fs::write(source.join(name), "content").unwrap();
-        }
-        let init = if names.is_empty() {
-            ""
-        } else {
-            "init = false,"
-        };
-        let script = Rc::new(Script::of_text(&format!(
-            "sync {{ default.rsync, source = '{}', target = '/nowhere/trg', delay = 1, \
-             {init} {options} }}",
-            source.display()
-        )));
-        let handle = script.syncs().remove(0);
-        let source = String::from_utf8(handle.sync.borrow().config.source.clone()).unwrap();
-        {
-            let mut sync = handle.sync.borrow_mut();
-            sync.start(0);
-            for name in names {
-                let path = format!("{source}{name}").into_bytes();
-                sync.ingest(event(&path), 0);
-            }
-        }
-        let job = begin(&script, &handle, micros(Duration::from_secs(100)));
-        Transfer {
-            _directory: directory,
-            job,
-            handle,
-            source,
-        }
-    }
-
-    /// Ends the transfer with these lines of error output.
-    fn end(&self, lines: &[&str], code: i32) -> Evaluation {
-        let lines = lines
-            .iter()
-            .map(|line| line.replace("@SRC@", &self.source).into_bytes());
-        self.job.take_errors(lines);
-        evaluate(&self.job, ExitStatus::Exit(code), 0).unwrap()
-    }
-
-    fn pending(&self) -> Vec<String> {
-        let sync = self.handle.sync.borrow();
-        let delays = sync.queue.iter().map(|delay| match delay.etype() {
-            etype if etype.is_special() => etype.name().into(),
-            _ => String::from_utf8(delay.paths().0).unwrap(),
-        });
-        delays.collect()
-    }
-
-    fn failed(&self) -> Vec<String> {
-        let sync = self.handle.sync.borrow();
-        let names = sync.failed_paths().names(9);
-        names
-            .map(|name| String::from_utf8(name.into()).unwrap())
-            .collect()
-    }
-}
-
-/// Lets the action of the sync request its transfer.
-fn begin(script: &Rc<Script>, handle: &Rc<SyncHandle>, now: Time) -> Job {
-    let next = handle.sync.borrow_mut().next(now);
-    let crate::sync::Next::Act(id) = next else {
-        panic!("nothing is due: {next:?}")
-    };
-    script.act(handle, id).unwrap();
-    let request = script.context.requests.take().into_iter().next();
-    let Some(ScriptRequest::Spawn(request)) = request else {
-        panic!("no process was requested")
-    };
-    let roots = spawn::roots(&request.args);
-    Job::of_request(request, roots, Rc::clone(script))
-}
 
 fn opened(name: &str) -> String {
     OPENED.replace("NAME", name)
@@ -329,8 +223,7 @@ fn transfers_of_a_source_that_has_changed_are_ended_once() {
     repeat(&mut transfer.job, 0);
     assert_eq!(transfer.pending(), ["/a"]);
     // A later transfer reads the source as it is.
-    let now = micros(Duration::from_secs(100));
-    let mut later = begin(&transfer.job.script, &transfer.handle, now);
+    let mut later = begin(&transfer.job.script, &transfer.handle, NOW);
     assert_eq!(end(&mut later), []);
 
     let mut copy = Transfer::of("", &["a"]);
@@ -392,10 +285,9 @@ fn the_words_of_a_successful_transfer_are_no_failure_of_the_next_one() {
             let event = Event::Modify { path: &path };
             transfer.handle.sync.borrow_mut().ingest(event, 0);
         }
-        let now = micros(Duration::from_secs(100));
         let script = Rc::clone(&transfer.job.script);
         let next = Transfer {
-            job: begin(&script, &transfer.handle, now),
+            job: begin(&script, &transfer.handle, NOW),
             ..transfer
         };
         next.end(&[words, &opened("b"), SUMMARY], 23);
@@ -462,10 +354,138 @@ fn an_index_is_made_after_the_success_of_a_comparison_of_everything() {
     }
     let script = Rc::clone(&transfer.job.script);
     let batch = Transfer {
-        job: begin(&script, &transfer.handle, micros(Duration::from_secs(100))),
+        job: begin(&script, &transfer.handle, NOW),
         ..transfer
     };
     batch.end(&[], 0);
     assert_eq!(batch.pending(), [""; 0]);
     assert_eq!(state(&batch), IndexState::Invalid);
+}
+
+/// rsync ends at the first file that the target refuses, with an exit code that may have another
+/// meaning.
+#[test]
+fn what_aborted_a_transfer_is_told_from_what_failed_in_it() {
+    let full =
+        "rsync: [receiver] write failed on \"/nowhere/trg/big\": No space left on device (28)";
+    let refused = opened("big");
+    let own_table = "exitcodes = { [0] = 'ok', [2] = 'die' }";
+    let (stopped, again, die) = ((1, 1, 1, false), (0, 2, 1, false), (0, 2, 0, true));
+    // The expected numbers of failed and of pending paths, of failures, and the end of the sync.
+    for (options, code, line, expected) in [
+        ("", 11, full, stopped),
+        ("", 11, &refused, stopped),
+        ("", 12, full, stopped),
+        ("", 12, &refused, again),
+        ("", 30, full, again),
+        ("", 2, full, stopped),
+        ("", 4, full, stopped),
+        ("", 1, full, die),
+        (own_table, 2, full, die),
+    ] {
+        let transfer = Transfer::of(options, &["big", "small"]);
+        std::fs::write(Path::new(&transfer.source).join("big"), [0; 100]).unwrap();
+        let evaluation = transfer.end(&[line], code);
+        let failures = transfer.handle.sync.borrow().failures();
+        let found = (
+            transfer.failed().len(),
+            transfer.pending().len(),
+            failures,
+            evaluation.is_critical,
+        );
+        assert_eq!(found, expected, "{code} {line}");
+    }
+}
+
+#[test]
+fn a_comparison_that_a_large_file_has_ended_is_repeated_without_it() {
+    let full =
+        "rsync: [receiver] write failed on \"/nowhere/trg/big\": No space left on device (28)";
+    for (line, is_bounded) in [(full, true), (&*opened("big"), false)] {
+        let transfer = Transfer::of("", &[]);
+        std::fs::write(Path::new(&transfer.source).join("big"), [0; 100]).unwrap();
+        transfer.job.script.insist();
+        transfer.handle.sync.borrow_mut().begin_size_bound(true);
+        transfer.end(&[line], 11);
+        let sync = transfer.handle.sync.borrow();
+        assert_eq!(
+            sync.too_large().iter().count(),
+            usize::from(is_bounded),
+            "{line}"
+        );
+        assert_eq!(sync.failures(), u32::from(!is_bounded));
+        assert!(!sync.queue.is_empty());
+    }
+}
+
+/// mv(1) changes the times of the directories on the target.
+#[test]
+fn the_times_of_directories_follow_moves_on_the_target() {
+    for (options, is_copy, expected) in [
+        ("rsync = { archive = true }", false, &["/"][..]),
+        ("rsync = { archive = true }", true, &[]),
+        ("rsync = { archive = false }", false, &[]),
+    ] {
+        let config = format!(
+            "sync {{ default.rsyncssh, source = '@DIR@/src', host = 'h', targetdir = '/trg', \
+             delay = 1, init = false, {options} }}"
+        );
+        let sync = ChangedSync::of(&config, &[], |path| Event::Modify { path });
+        let [from, to] = ["a", "b"].map(|name| format!("{}{name}", sync.source).into_bytes());
+        let (from, to) = (&from[..], &to[..]);
+        std::fs::write(Path::new(&sync.source).join("b"), "").unwrap();
+        sync.handle
+            .sync
+            .borrow_mut()
+            .ingest(Event::Move { from, to }, 0);
+        let mut job = begin(&sync.script, &sync.handle, NOW);
+        job.is_copy = is_copy;
+        evaluate(&job, ExitStatus::Exit(0), 0).unwrap();
+        assert_eq!(pending(&sync.handle), expected, "{options}");
+    }
+}
+
+/// lsyncd's meaning of exit code 23.
+#[test]
+fn a_partial_transfer_of_user_code_is_done() {
+    let mut transfer = Transfer::of("", &["a"]);
+    transfer.job.captured = false;
+    transfer.end(&[], 23);
+    assert_eq!((transfer.pending(), transfer.failed()), (vec![], vec![]));
+}
+
+#[test]
+fn the_daemon_exits_if_a_startup_transfer_fails_for_good() {
+    let status = ExitStatus::Exit(1);
+    for (insists, names, expected) in [
+        (false, &[][..], vec![Action::Exit(Exit::Failure)]),
+        (true, &[], vec![]),
+        (false, &["a"], vec![]),
+    ] {
+        let (transfer, other) = (Transfer::of("", names), Transfer::of("", &["a"]));
+        let script = Rc::clone(&transfer.job.script);
+        if insists {
+            script.insist();
+        }
+        let syncs = [Rc::clone(&transfer.handle), Rc::clone(&other.handle)];
+        let actions = end_sync(&transfer.job, status, &script, &syncs, 0);
+        assert_eq!(actions, expected, "{insists} {names:?}");
+    }
+    // A transfer of the previous configuration does not end the daemon.
+    let (old, new) = (Transfer::of("", &[]), Transfer::of("", &["a"]));
+    let script = Rc::clone(&new.job.script);
+    new.handle.sync.borrow_mut().end(&[], status, 0);
+    assert_eq!(
+        end_sync(&old.job, status, &script, &[Rc::clone(&new.handle)], 0),
+        []
+    );
+}
+
+#[test]
+fn a_hook_gets_the_paths_of_many_entries() {
+    let names: Vec<String> = (0..150).map(|number| format!("{number:0200}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let transfer = Transfer::of("onSynced = { 'x' }", &names);
+    let report = transfer.end(&[], 0).report.unwrap();
+    assert_eq!((report.paths.len(), report.truncated), (150 * 202, false));
 }

@@ -483,3 +483,7 @@ fn existing_deletes(sync: &Sync, ids: &[DelayId]) -> HashSet<DelayId> {
     });
     deletes.copied().collect()
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

@@ -192,7 +192,7 @@ impl Transfers {
         let any = !ended.is_empty();
         for (mut job, report) in ended {
             before(job.handle());
-            if job.is_restarted {
+            if job.is_restarted || report.is_stopped {
                 completion::repeat(&mut job, now);
             } else if let Some(status) = local_jobs::status(&job, &report, now) {
                 actions.extend(self.evaluate(&job, status, now));
@@ -407,12 +407,11 @@ impl Transfers {
             let key = state::key(&job.handle.sync.borrow().config);
             actions.push(Action::LogTransfer(key, record));
         }
-        if status.is_success() && job.captured {
-            let children = &self.children;
-            let spawn = &mut |command| children.borrow_mut().spawn(command);
-            let waker = Arc::clone(&self.waker);
-            self.backups.on_synced(job, cron::wall_time(), waker, spawn);
-        }
+        let children = &self.children;
+        let spawn = &mut |command| children.borrow_mut().spawn(command);
+        let waker = Arc::clone(&self.waker);
+        self.backups
+            .on_transferred(job, status, cron::wall_time(), waker, spawn);
         if let Some(report) = evaluation.report {
             self.call_hook(&job.handle, report);
         }
@@ -422,8 +421,7 @@ impl Transfers {
     /// Starts one process, which may delete at most this number of entries.
     fn execute(&mut self, mut request: SpawnRequest, most: Option<u64>, now: Time) -> Vec<Action> {
         let has_delete_limit = most.is_some_and(|most| delete_limit::limit(&mut request, most));
-        let wall = cron::wall_time();
-        let limit = bandwidth::limit(&mut request, wall);
+        let limit = bandwidth::limit(&mut request, cron::wall_time());
         self.backups.date(&mut request, SystemTime::now());
         if log::enabled("Exec") {
             log::say("Exec", spawn::shown(&request));
@@ -462,13 +460,10 @@ impl Transfers {
             }
             SpawnError::Resources(error) => {
                 let mut sync = job.handle.sync.borrow_mut();
-                let wait = sync.failed(&job.ids, now);
+                let wait = sync.failed(&job.ids, now).as_secs();
                 let text = format!("cannot start {program}: {error}");
                 let name = &sync.config.name;
-                log::error(format_args!(
-                    "{name}: {text}; trying again in {} s",
-                    wait.as_secs()
-                ));
+                log::error(format_args!("{name}: {text}; trying again in {wait} s"));
                 sync.counters.failed(EXIT_NOT_EXECUTED, text.into_bytes());
             }
         }
@@ -496,3 +491,7 @@ impl Transfers {
         self.script.context.running.set(self.jobs.len());
     }
 }
+
+#[cfg(test)]
+#[path = "transfers_tests.rs"]
+mod tests;
