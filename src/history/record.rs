@@ -121,6 +121,19 @@ impl BatchRecord {
         put_text(&mut part.bytes, other);
     }
 
+    /// Returns the operations with their paths and the other texts.
+    #[cfg(test)]
+    pub fn entries(&self) -> Vec<(Operation, Vec<u8>, Vec<u8>)> {
+        let bytes: Vec<u8> = self
+            .records(0)
+            .into_iter()
+            .flat_map(|(_, bytes)| bytes)
+            .collect();
+        let entries = records(&bytes).flat_map(|record| record.entries());
+        let plain = |it: StoredEntry<'_>| (it.operation, it.path.to_vec(), it.other.to_vec());
+        entries.map(|(_, entry)| plain(entry)).collect()
+    }
+
     /// Returns true if it has no entry.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()

@@ -63,3 +63,72 @@ pub fn restart<'a>(jobs: impl Iterator<Item = (Pid, &'a mut Job)>, now: WallTime
 fn none() -> Limit {
     b"0".to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::test_setup::{ChangedSync, Transfer};
+    use crate::watch::Event;
+
+    fn sync(limit: &str, restart: &str) -> ChangedSync {
+        let config = format!(
+            "sync {{ default.rsync, source = '@DIR@/src', target = '/nowhere/trg', delay = 1, \
+             init = false, rsync = {{ bwlimit = {{ {{ at = '0 0 0 * * *', limit = {limit} }}, \
+             {restart} }} }} }}"
+        );
+        ChangedSync::of(&config, &["a"], |path| Event::Modify { path })
+    }
+
+    #[test]
+    fn a_call_of_rsync_has_the_limit_of_its_time() {
+        for (limited, restart, option, found) in [
+            ("100", "restart = true", Some("--bwlimit=100"), Some("100")),
+            ("100", "", Some("--bwlimit=100"), None),
+            ("0", "restart = true", None, Some("0")),
+        ] {
+            let sync = sync(limited, restart);
+            let mut request = sync.request();
+            let before = request.args.len();
+            let found = found.map(|found| found.as_bytes().to_vec());
+            assert_eq!(limit(&mut request, 0), found);
+            match option {
+                Some(option) => assert_eq!(request.args[0], option.as_bytes()),
+                None => assert_eq!(request.args.len(), before),
+            }
+        }
+        // Another program does not know the option.
+        let sync = sync("100", "restart = true");
+        let mut request = sync.request();
+        request.program = b"mv".to_vec();
+        let before = request.args.clone();
+        assert_eq!(limit(&mut request, 0), None);
+        assert_eq!(request.args, before);
+    }
+
+    #[test]
+    fn a_transfer_with_another_limit_is_ended_once() {
+        let limits = |limit| {
+            let entry = format!("{{ at = '0 0 0 * * *', limit = {limit} }}");
+            Transfer::of(&format!("rsync = {{ bwlimit = {{ {entry} }} }}"), &["a"])
+        };
+        let ended = |transfer: &mut Transfer| restart([(Pid(7), &mut transfer.job)].into_iter(), 0);
+        for (limit, of_job, count) in [
+            (100, Some("100"), 0),
+            (100, Some("200"), 2),
+            (100, Some("0"), 2),
+            (100, None, 0),
+            (0, Some("0"), 0),
+            (0, Some("100"), 2),
+        ] {
+            let mut transfer = limits(limit);
+            transfer.job.limit = of_job.map(|of_job| of_job.as_bytes().to_vec());
+            let actions = ended(&mut transfer);
+            assert_eq!(actions.len(), count, "{limit} {of_job:?}");
+            if count > 0 {
+                assert_eq!(actions[1], Action::SignalTree(Pid(7), Signal::SIGTERM));
+            }
+            assert_eq!(transfer.job.is_restarted, count > 0);
+            assert_eq!(ended(&mut transfer), []);
+        }
+    }
+}

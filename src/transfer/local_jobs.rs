@@ -122,11 +122,7 @@ impl LocalJobs {
         let mut sync = handle.sync.borrow_mut();
         let delay = micros(sync.config.delay.unwrap_or_default());
         let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
-        // Entries from before that time have left the queue.
-        let settled = match (sync.caught_up_since(), oldest) {
-            (Some(told), Some(due)) => due > told + delay,
-            _ => false,
-        };
+        let settled = has_left_queue(sync.caught_up_since(), oldest, delay);
         tell(&request.task);
         self.count += 1;
         let token = self.count;
@@ -191,6 +187,15 @@ impl LocalJobs {
             let mut jobs = jobs.values();
             live.contains(id) || jobs.any(|job| job.handle().sync.borrow().id == *id)
         });
+    }
+}
+
+/// Returns true if the queue contains no entry from before `told`, the time up to which all changes
+/// are known. `oldest_due` is the due time of the oldest entry, `delay` after its change.
+fn has_left_queue(told: Option<Time>, oldest_due: Option<Time>, delay: Time) -> bool {
+    match (told, oldest_due) {
+        (Some(told), Some(due)) => due > told + delay,
+        _ => false,
     }
 }
 
@@ -288,5 +293,206 @@ fn tell(task: &CopyTask) {
             ),
             None => log::say("Exec", format_args!("{change} [{path}]")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use mio::{Poll, Token};
+
+    use super::*;
+    use crate::local::{CopyFailure, StopCheck, Unset};
+    use crate::script::ScriptRequest;
+    use crate::sync::FailedEntries;
+    use crate::transfer::test_setup::{ChangedSync, NOW, pending, script_request};
+    use crate::watch::Event;
+
+    /// A sync of default.direct with a changed file.
+    fn changed() -> ChangedSync {
+        let config = "sync { default.direct, source = '@DIR@/src', target = '@DIR@/trg', \
+                      delay = 1, init = false }";
+        ChangedSync::of(config, &["a"], |path| Event::Modify { path })
+    }
+
+    fn request(sync: &ChangedSync) -> CopyRequest {
+        match script_request(&sync.script, &sync.handle, NOW) {
+            ScriptRequest::Copy(request) => request,
+            _ => panic!("no copy was requested"),
+        }
+    }
+
+    struct Rig {
+        jobs: LocalJobs,
+        /// The owner of the waker, which is never polled.
+        _poll: Poll,
+        waker: Arc<Waker>,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let poll = Poll::new().unwrap();
+            let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+            Rig {
+                jobs: LocalJobs::default(),
+                _poll: poll,
+                waker,
+            }
+        }
+
+        fn start(&mut self, sync: &ChangedSync) {
+            let waker = Arc::clone(&self.waker);
+            self.jobs.start(request(sync), &sync.script, waker, NOW);
+        }
+
+        /// Waits for the end of all jobs.
+        fn ended(&mut self) -> Vec<(Job, CopyReport)> {
+            let mut ended = Vec::new();
+            while self.jobs.running() > 0 {
+                ended.extend(self.jobs.ended());
+                thread::sleep(Duration::from_millis(1));
+            }
+            ended
+        }
+    }
+
+    #[test]
+    fn each_job_ends_with_its_own_report() {
+        let mut rig = Rig::new();
+        let syncs = [changed(), changed()];
+        assert_eq!(rig.jobs.deadline(), None);
+        for sync in &syncs {
+            rig.start(sync);
+            assert_eq!(sync.handle.sync.borrow().running(), 1);
+        }
+        assert_eq!(rig.jobs.running(), 2);
+        assert!(rig.jobs.deadline().is_some());
+        let ended = rig.ended();
+        assert_eq!(ended.len(), 2);
+        for sync in &syncs {
+            let of_sync = |(job, _): &&(Job, CopyReport)| job.is_of(&sync.handle);
+            assert_eq!(ended.iter().filter(of_sync).count(), 1);
+            assert_eq!(sync.handle.sync.borrow().running(), 0);
+            let copy = sync.directory.path().join("trg/a");
+            assert_eq!(fs::read(copy).unwrap(), b"content");
+        }
+        assert_eq!(rig.jobs.deadline(), None);
+    }
+
+    #[test]
+    fn threads_of_syncs_that_are_gone_end_after_their_work() {
+        let mut rig = Rig::new();
+        let sync = changed();
+        rig.start(&sync);
+        rig.jobs.retire(&[]);
+        assert_eq!(rig.jobs.workers.len(), 1);
+        rig.ended();
+        rig.jobs.retire(&[Rc::clone(&sync.handle)]);
+        assert_eq!(rig.jobs.workers.len(), 1);
+        rig.jobs.retire(&[]);
+        assert!(rig.jobs.workers.is_empty());
+        let other = changed();
+        rig.start(&other);
+        rig.ended();
+        other
+            .handle
+            .sync
+            .borrow_mut()
+            .end(&[], ExitStatus::Exit(1), NOW);
+        rig.jobs.retire(&[Rc::clone(&other.handle)]);
+        assert!(rig.jobs.workers.is_empty());
+    }
+
+    #[test]
+    fn all_copies_are_stopped() {
+        let mut rig = Rig::new();
+        let sync = changed();
+        rig.start(&sync);
+        let is_stopped = |(job, _): (&Job, _)| job.control.as_ref().unwrap().is_stopped();
+        assert!(!rig.jobs.jobs().any(is_stopped));
+        rig.jobs.stop();
+        assert!(rig.jobs.jobs().all(is_stopped));
+        assert_eq!(rig.ended().len(), 1);
+    }
+
+    #[test]
+    fn a_copy_that_makes_no_progress_is_reported_once() {
+        let mut rig = Rig::new();
+        let sync = changed();
+        rig.start(&sync);
+        // The steps of the thread are not seen.
+        for progress in rig.jobs.progress.values_mut() {
+            progress.control = Arc::default();
+        }
+        let mut reports = Vec::new();
+        for _ in 0..10 {
+            let due = rig.jobs.deadline().unwrap();
+            assert_eq!(rig.jobs.on_timer(due - Duration::from_millis(1)), []);
+            assert_eq!(rig.jobs.deadline(), Some(due));
+            reports.extend(rig.jobs.on_timer(due));
+            assert!(rig.jobs.deadline() > Some(due));
+        }
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        let stalled = rig.jobs.jobs().filter(|(_, stalled)| stalled.is_some());
+        assert_eq!(stalled.count(), 1);
+    }
+
+    #[test]
+    fn what_is_known_of_renames_depends_on_the_oldest_entry() {
+        for (told, due, expected) in [
+            (Some(7), Some(10), false),
+            (Some(7), Some(12), false),
+            (Some(7), Some(13), true),
+            (Some(7), None, false),
+            (None, Some(13), false),
+        ] {
+            assert_eq!(has_left_queue(told, due, 5), expected, "{told:?} {due:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_were_not_copied_have_failed() {
+        let sync = changed();
+        let job = Job::of_order(&request(&sync), Rc::clone(&sync.script));
+        let failure = |path: &[u8], obstructed| CopyFailure {
+            path: path.to_vec(),
+            reason: "no access".into(),
+            obstructed,
+        };
+        let report = CopyReport {
+            failures: vec![failure(b"/a", true), failure(b"/d/", false)],
+            unset: Unset {
+                times: 2,
+                ..Unset::default()
+            },
+            names_missing: true,
+            ..CopyReport::default()
+        };
+        assert_eq!(status(&job, &report, 0), Some(ExitStatus::Exit(23)));
+        assert_eq!(job.words(), b"no access");
+        let etypes = [
+            (b"/a".to_vec(), Etype::Modify),
+            (b"/d/".to_vec(), Etype::Delete),
+        ];
+        let expected = FailedEntries::Paths(etypes.into(), [b"/a".to_vec()].into());
+        assert_eq!(job.failed_paths(), expected);
+        // Other names of a file are found by a comparison.
+        assert_eq!(pending(&sync.handle), ["/a", "Full"]);
+
+        let closed = CopyReport {
+            closed: Some("no target".into()),
+            ..CopyReport::default()
+        };
+        assert_eq!(status(&job, &closed, 0), Some(ExitStatus::Exit(11)));
+        let done = CopyReport::default();
+        assert_eq!(status(&job, &done, 0), Some(ExitStatus::Exit(0)));
+        let excess = CopyReport {
+            excess: Some((9, 10)),
+            ..CopyReport::default()
+        };
+        assert_eq!(status(&job, &excess, 0), None);
+        assert_eq!(sync.handle.sync.borrow().failures(), 1);
     }
 }

@@ -116,8 +116,7 @@ impl ScannerCall {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_scanner_is_signalled_after_its_timeout_and_not_before() {
+    fn call(group: Vec<usize>) -> ScannerCall {
         let scanner = Scanner {
             words: Vec::new(),
             stdin: false,
@@ -126,7 +125,12 @@ mod tests {
             timeout: Duration::from_secs(60),
             parallel: 1,
         };
-        let call = ScannerCall::new(1, vec![0], &scanner);
+        ScannerCall::new(1, group, &scanner)
+    }
+
+    #[test]
+    fn a_scanner_is_signalled_after_its_timeout_and_not_before() {
+        let call = call(vec![0]);
         let end = call.due();
         for before in [60, 45, 15, 1] {
             assert_eq!(call.signal(end - Duration::from_secs(before)), None);
@@ -134,5 +138,74 @@ mod tests {
         assert_eq!(call.signal(end), Some(Signal::SIGTERM));
         assert_eq!(call.signal(end + KILL_DELAY / 2), None);
         assert_eq!(call.signal(end + KILL_DELAY), Some(Signal::SIGKILL));
+    }
+
+    #[test]
+    fn a_scanner_that_is_given_up_is_signalled_at_once() {
+        let call = call(vec![0]);
+        call.give_up();
+        assert_eq!(call.signal(Instant::now()), Some(Signal::SIGTERM));
+    }
+
+    /// A file is sent after exit code `ok` alone.
+    #[test]
+    fn each_end_of_a_scanner_has_its_verdict() {
+        let found = "/copy: a virus";
+        let rejected = |reason: &str| ScanAnswer::Rejected(reason.into());
+        let failed = |reason: &str, alone| ScanAnswer::Failed {
+            reason: reason.into(),
+            alone,
+        };
+        let code_2 = "the scanner failed with exit code 2";
+        for (files, output, status, expected) in [
+            (1, &[found][..], ExitStatus::Exit(0), ScanAnswer::Passed),
+            (
+                1,
+                &["", " ", "starting", found],
+                ExitStatus::Exit(1),
+                rejected("a virus"),
+            ),
+            (
+                1,
+                &["first", "second"],
+                ExitStatus::Exit(1),
+                rejected("first"),
+            ),
+            (
+                2,
+                &["/copy", "/copy: "],
+                ExitStatus::Exit(1),
+                rejected("/copy"),
+            ),
+            (
+                1,
+                &[],
+                ExitStatus::Exit(1),
+                rejected("the scanner ended with exit code 1"),
+            ),
+            (1, &[], ExitStatus::Exit(2), failed(code_2, true)),
+            (2, &[], ExitStatus::Exit(2), failed(code_2, false)),
+            (
+                1,
+                &["broken"],
+                ExitStatus::Exit(2),
+                failed(&format!("{code_2}: broken"), true),
+            ),
+            (
+                1,
+                &[],
+                ExitStatus::Signal(0),
+                failed("the scanner was ended by signal 0", true),
+            ),
+        ] {
+            let call = call((0..files).collect());
+            output.iter().for_each(|line| call.line(line.as_bytes()));
+            let answer = call.answer(status, &[b"/copy".to_vec()]);
+            assert_eq!(answer, expected, "{output:?} {status:?}");
+        }
+        let late = call(vec![0]);
+        late.signal(late.due());
+        let expected = failed("the scanner took too long", true);
+        assert_eq!(late.answer(ExitStatus::Exit(0), &[]), expected);
     }
 }

@@ -151,3 +151,119 @@ impl BatchWriter<'_> {
         self.batch.push(Operation::Failed, path, reason);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::script::ScriptRequest;
+    use crate::transfer::test_setup::{ChangedSync, NOW, OPENED, Transfer, script_request};
+    use crate::watch::Event;
+    use Operation::{Attributes, Compared, Deleted, Failed, Moved, Sent};
+
+    fn shown(record: &BatchRecord) -> Vec<(Operation, String, String)> {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let entries = record.entries().into_iter();
+        entries
+            .map(|(operation, path, other)| (operation, text(path), text(other)))
+            .collect()
+    }
+
+    fn entry(operation: Operation, path: &str, other: &str) -> (Operation, String, String) {
+        (operation, path.into(), other.into())
+    }
+
+    /// Returns the record of the success of a job for what `change` does to the source.
+    fn of_change(kind: &str, change: fn(&str, &mut Sync)) -> Vec<(Operation, String, String)> {
+        let config = format!("sync {{ {kind}, source = '@DIR@/src', delay = 1, init = false }}");
+        let sync = ChangedSync::of(&config, &[], |path| Event::Modify { path });
+        change(&sync.source, &mut sync.handle.sync.borrow_mut());
+        let script = Rc::clone(&sync.script);
+        let job = match script_request(&sync.script, &sync.handle, NOW) {
+            ScriptRequest::Spawn(request) => Job::of_request(request, Vec::new(), script),
+            ScriptRequest::Copy(request) => Job::of_order(&request, script),
+            ScriptRequest::Scan(_) => panic!("a scan was requested"),
+        };
+        shown(&record(&job, &Fate::DoneExcept(None), ExitStatus::Exit(0)))
+    }
+
+    fn event(sync: &mut Sync, make: fn(&[u8]) -> Event<'_>, path: String) {
+        sync.ingest(make(path.as_bytes()), 0);
+    }
+
+    #[test]
+    fn each_change_has_its_operation() {
+        const RSYNC: &str = "default.rsync, target = '/nowhere/trg'";
+        const KEEP: &str = "default.rsync, target = '/nowhere/trg', delete = false";
+        const DIRECT: &str = "default.direct, target = '/nowhere/trg'";
+        const SSH: &str = "default.rsyncssh, host = 'h', targetdir = '/trg'";
+        let delete: fn(&str, &mut Sync) = |source, sync| {
+            event(sync, |path| Event::Delete { path }, format!("{source}a"));
+        };
+        let delete_again: fn(&str, &mut Sync) = |source, sync| {
+            std::fs::write(format!("{source}a"), "").unwrap();
+            event(sync, |path| Event::Delete { path }, format!("{source}a"));
+        };
+        let delete_directory: fn(&str, &mut Sync) = |source, sync| {
+            std::fs::create_dir(format!("{source}d")).unwrap();
+            event(sync, |path| Event::Delete { path }, format!("{source}d/"));
+        };
+        let attrib: fn(&str, &mut Sync) = |source, sync| {
+            std::fs::write(format!("{source}a"), "").unwrap();
+            event(sync, |path| Event::Attrib { path }, format!("{source}a"));
+        };
+        let rename: fn(&str, &mut Sync) = |source, sync| {
+            let [from, to] = ["a", "b"].map(|name| format!("{source}{name}").into_bytes());
+            std::fs::write(format!("{source}b"), "").unwrap();
+            let (from, to) = (&from[..], &to[..]);
+            sync.ingest(Event::Move { from, to }, 0);
+        };
+        let everything: fn(&str, &mut Sync) = |_, sync| sync.resync(0);
+        for (kind, change, expected) in [
+            (RSYNC, delete, vec![entry(Deleted, "/a", "")]),
+            (DIRECT, delete, vec![entry(Deleted, "/a", "")]),
+            (RSYNC, delete_again, vec![entry(Sent, "/a", "")]),
+            (RSYNC, delete_directory, vec![entry(Compared, "/d/", "")]),
+            (RSYNC, attrib, vec![entry(Attributes, "/a", "")]),
+            (
+                RSYNC,
+                rename,
+                vec![entry(Deleted, "/a", ""), entry(Sent, "/b", "")],
+            ),
+            (KEEP, rename, vec![entry(Sent, "/b", "")]),
+            (DIRECT, rename, vec![entry(Moved, "/a", "/b")]),
+            (SSH, rename, vec![entry(Moved, "/a", "/b")]),
+            (RSYNC, everything, vec![entry(Compared, "", "")]),
+        ] {
+            assert_eq!(of_change(kind, change), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn failed_paths_have_the_line_that_names_them_or_the_reason_of_all() {
+        let transfer = Transfer::of("", &["a", "b", "c"]);
+        let line = OPENED.replace("@SRC@NAME", "b");
+        let other = OPENED.replace("@SRC@NAME", "x");
+        for line in [&other, &line] {
+            transfer.job.take_errors([line.clone().into_bytes()]);
+        }
+        let of = |fate: &Fate<'_>| shown(&record(&transfer.job, fate, ExitStatus::Exit(23)));
+        let failed = [("/b", Etype::Modify), ("/d/e", Etype::Create)];
+        let failed = failed.map(|(path, etype)| (path.as_bytes().to_vec(), etype));
+        let failed = RetryEntries::from(failed);
+        let failures = [entry(Failed, "/b", &line), entry(Failed, "/d/e", &other)];
+        let [first, last] = failures.clone();
+        let expected = [entry(Sent, "/a", ""), first, entry(Sent, "/c", ""), last];
+        assert_eq!(of(&Fate::DoneExcept(Some(&failed))), expected);
+        assert_eq!(of(&Fate::StoppedAt(&failed)), failures);
+        let all = ["/a", "/b", "/c"].map(|path| entry(Failed, path, &other));
+        assert_eq!(of(&Fate::Failed), all);
+
+        let comparison = Transfer::of("", &[]);
+        let failed = record(&comparison.job, &Fate::Failed, ExitStatus::Exit(12));
+        assert_eq!(shown(&failed), [entry(Failed, "", "")]);
+        let smaller = record(&comparison.job, &Fate::Smaller, ExitStatus::Exit(0));
+        assert_eq!(shown(&smaller), [entry(Compared, "", "")]);
+    }
+}
