@@ -139,7 +139,12 @@ mod tests {
     /// Older state would hide changes that were pending at the last stop.
     #[test]
     fn of_several_states_the_newest_is_taken() {
-        for (newest, older) in [("one", "two"), ("two", "one")] {
+        // The directories are found in any order.
+        for round in 0..20 {
+            let (newest, older) = match round % 2 {
+                0 => ("one", "two"),
+                _ => ("two", "one"),
+            };
             let directory = tempfile::tempdir().unwrap();
             let state = StateDir::at(directory.path());
             let hour = std::time::Duration::from_secs(3600);

@@ -477,6 +477,10 @@ fn what_is_set_for_the_transfers_of_a_sync_is_returned() {
     };
     sync.set_tree_size(size);
     assert_eq!(sync.tree_size(), size);
+    // What an rsync does not support is known to the next transfers.
+    let kind = crate::batch::TransferKind::FilesFrom { missing: true };
+    let unsupported = |sync: &mut Sync| sync.list_strategy().failed(kind, 4, [""]).is_some();
+    assert!(unsupported(&mut sync) && !unsupported(&mut sync));
     for (asks, group) in [(true, Some(&b"group"[..])), (false, None)] {
         sync.set_asks_progress(asks);
         assert_eq!(sync.asks_progress(), asks);

@@ -138,6 +138,8 @@ impl Daemon {
 
     fn stop(&mut self) {
         self.until(|daemon| !daemon.view(|starts, view| starts.on_stop(view)));
+        // Nothing begins anew in further turns of the stop.
+        assert!(!self.view(|starts, view| starts.on_stop(view)));
     }
 
     /// Returns true for an index, and for the mark of its use.
@@ -156,7 +158,7 @@ impl Daemon {
 /// Returns a directory with a source, a target and a state directory.
 fn site() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["src/d", "src/e", "trg", "state"] {
+    for name in ["src/d", "src/e/s", "trg", "state"] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     for name in ["src/d/f", "src/e/f"] {
@@ -201,21 +203,21 @@ fn a_start_compares_what_the_last_daemon_has_not_sent() {
     let path = path.as_os_str().as_bytes();
     second.sync(|sync| sync.ingest(Event::Modify { path }, 0));
     second.send();
-    // An event of a file that has not changed, which is still pending at the stop.
-    second.sync(|sync| sync.queue.push(Etype::Modify, b"/e/f", None, 0));
+    // A directory that is as before, but whose event is still pending at the stop.
+    second.sync(|sync| sync.queue.push(Etype::Create, b"/e/", None, 0));
     second.stop();
     assert_eq!(second.files(), (true, false));
     assert!(second.taken() + RACY <= SystemTime::now());
 
-    let both = ["/d/".to_owned(), "/e/".to_owned()];
+    let changed = ["/", "/d/", "/e/", "/e/s/"].map(str::to_owned);
     let mut third = Daemon::new(dir.path());
-    assert_eq!(third.start().unwrap(), both);
+    assert_eq!(third.start().unwrap(), changed);
     // It is killed before it has compared them.
     assert_eq!(third.files(), (true, true));
     drop(third);
     let mut fourth = Daemon::new(dir.path());
     let compared = fourth.start().unwrap();
-    assert!(both.iter().all(|path| compared.contains(path)));
+    assert!(changed.iter().all(|path| compared.contains(path)));
     fourth.stop();
     // The startup is not over: as after a kill.
     assert_eq!(fourth.files(), (true, true));
@@ -290,6 +292,8 @@ fn no_index_is_made_after_lost_events_or_without_all_watches() {
             if is_reading {
                 daemon.view(|starts, view| starts.on_turn(view));
                 assert_eq!(daemon.starts.tasks.len(), 1);
+                // The end of the thread wakes the event loop.
+                assert_eq!(daemon.starts.deadline(&daemon.syncs, due), None);
             }
             change(&mut daemon);
             daemon.view(|starts, view| starts.on_turn(view));
