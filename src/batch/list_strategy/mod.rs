@@ -17,7 +17,7 @@ mod source_disk;
 #[cfg(test)]
 mod tests;
 
-use self::quick_check::{found_resent, has_renewed, is_written, resent};
+use self::quick_check::{found_resent, has_renewed, is_written};
 use self::refusal::OptionBlame;
 use self::source_disk::SourceDisk;
 use super::collapse::{Collapsed, Disk, FileKind, PathRef, collapse};
@@ -119,12 +119,18 @@ impl ListStrategy {
         };
         let mut transfer = match found {
             None => {
-                let compare = compare(request.by_content, &|| resent(request, &disk, entries));
                 let is_file = |path: &[u8]| {
                     let stat = disk.lstat(path);
                     stat.is_some_and(|stat| stat.node != FileKind::Directory)
                 };
-                filter_list::transfer(request, rules, entries, compare, is_file, follows_links)
+                filter_list::transfer(
+                    request,
+                    rules,
+                    entries,
+                    Compare::Times,
+                    is_file,
+                    follows_links,
+                )
             }
             Some(mut found) => {
                 let sent = rsync_options::sent_as_directories(request.options);

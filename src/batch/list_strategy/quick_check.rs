@@ -3,8 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::batch::collapse::{Collapsed, CollapsedItem, Disk, FileKind, Stat};
-use crate::batch::{BatchEntry, BatchRequest, Change};
+use crate::batch::collapse::{Collapsed, CollapsedItem, FileKind, Stat};
+use crate::batch::{BatchRequest, Change};
 
 /// Returns true if the contents may have changed with the event. A path that did not exist and
 /// exists now is another file.
@@ -31,25 +31,6 @@ pub(super) fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) ->
 pub(super) fn has_renewed(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
     let renewed = |item: &CollapsedItem<'_>| item.renewed && item.is_directory();
     request.last_transfer.is_some() && found.present.iter().any(renewed)
-}
-
-/// Returns true if rsync may skip a changed file, for a call that needs no other lookup. See
-/// [`found_resent`].
-pub(super) fn resent(
-    request: &BatchRequest<'_>,
-    disk: &impl Disk,
-    entries: &[BatchEntry<'_>],
-) -> bool {
-    request.last_transfer.is_some_and(|end| {
-        entries
-            .iter()
-            .filter_map(|entry| match entry.change {
-                Change::Move => entry.to,
-                change => is_written(change).then_some(entry.path),
-            })
-            .filter(|path| !path.ends_with(b"/"))
-            .any(|path| is_resent(end, disk.lstat(path)))
-    })
 }
 
 fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
@@ -101,5 +82,6 @@ mod tests {
         assert!(resent(FileKind::Unknown, 0, 14) && !resent(FileKind::Directory, 0, 14));
         assert!(!is_resent(end, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1001)), -2);
     }
 }
