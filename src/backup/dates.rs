@@ -75,8 +75,15 @@ mod tests {
         ] {
             assert!(!is_day(name.as_bytes()), "{name}");
         }
-        let directory = directory(1_796_000_000_042);
-        let (day, time) = directory.split_once('/').unwrap();
-        assert!(is_day(day.as_bytes()) && time.len() == 12 && time.ends_with(".042"));
+    }
+
+    #[test]
+    fn times_are_those_of_local_clocks() {
+        let seconds = 1_796_000_000;
+        let shown = seconds - crate::sys::utc_offset(seconds);
+        assert_eq!(directory(shown * 1000 + 42), "2026-11-30/00-53-20.042");
+        assert_eq!(Day::at(shown).name(), "2026-11-30");
+        let later = shown + 13 * 3600 + 9 * 60;
+        assert_eq!(directory(later * 1000), "2026-11-30/14-02-20.000");
     }
 }

@@ -121,6 +121,8 @@ mod tests {
         assert_eq!(left, expected);
         assert!(path.join("other/f").exists());
         assert_eq!(prune(b"/no/such/directory", oldest, &stop).unwrap(), 0);
+        let file = path.join("other/f");
+        assert!(prune(file.as_os_str().as_bytes(), oldest, &stop).is_err());
     }
 
     #[test]

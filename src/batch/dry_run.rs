@@ -281,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn differences_beyond_those_that_are_kept_are_counted() {
+        let output = DryRunOutput::default();
+        for number in 0..MAX_CHANGES + 3 {
+            output.line(format!("//>f+++++++++//2//f{number}//").as_bytes());
+        }
+        assert_eq!(output.found(), MAX_CHANGES);
+        let printed = output.into_printed();
+        assert_eq!((printed.changes.len(), printed.beyond), (MAX_CHANGES, 3));
+    }
+
+    #[test]
     fn the_checksum_is_told_by_versions_that_can() {
         for (version, expected) in [
             ("rsync  version 3.5.0  protocol version 32", true),

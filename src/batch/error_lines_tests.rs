@@ -335,3 +335,15 @@ fn only_a_file_that_rsync_sends_again_by_itself_is_no_failure() {
         assert_eq!(found == ErrorLine::Neutral, is_neutral, "{line}");
     }
 }
+
+/// It would fail again and again.
+#[test]
+fn whatever_fails_for_the_length_of_a_name_is_too_long() {
+    for line in [
+        "rsync: [generator] recv_generator: mkdir \"/t/d\" failed: File name too long (36)",
+        "rsync: [sender] link_stat \"/s/f\" failed: File name too long (36)",
+    ] {
+        let found = read(line.as_bytes());
+        assert!(matches!(found, ErrorLine::TooLong(_)), "{line}: {found:?}");
+    }
+}

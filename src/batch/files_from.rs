@@ -109,6 +109,31 @@ fn list(names: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::collapse::CollapsedItem;
+
+    /// Without one of them an excluded file would be deleted.
+    #[test]
+    fn excluded_files_are_protected_by_all_rules_or_by_another_call() {
+        let directory = CollapsedItem {
+            path: b"/d",
+            stat: None,
+            was_directory: true,
+            written: false,
+            renewed: false,
+            other_kind: false,
+        };
+        let found = Collapsed {
+            missing: vec![directory],
+            ..Collapsed::default()
+        };
+        let protected = |count: usize| {
+            let rules: Vec<String> = (0..count).map(|number| format!("- {number}")).collect();
+            let rules = Rules::new(rules.iter().map(String::as_bytes));
+            protection(&rules, &found).map(|words| words.len())
+        };
+        assert_eq!(protected(MAX_RULES), Some(MAX_RULES));
+        assert_eq!(protected(MAX_RULES + 1), None);
+    }
 
     #[test]
     fn a_long_first_name_is_not_made_longer() {

@@ -290,3 +290,21 @@ fn arguments_do_not_grow_without_bound() {
             .starts_with("/d000/***\n/d000/\n/\n/d001/***\n")
     );
 }
+
+/// rsync evaluates the patterns of CVS behind all names of the list, which would include them all.
+#[test]
+fn the_patterns_of_cvs_come_behind_the_names_that_a_rule_includes() {
+    let options = [b"-C".to_vec()];
+    let request = BatchRequest {
+        options: &options,
+        ..REQUEST
+    };
+    let rules = Rules::new(["+ /f.o".as_bytes(), b"- /x/"]);
+    let entries = ["/f.o", "/g.o"].map(|path| BatchEntry {
+        change: Change::Modify,
+        path: path.as_bytes(),
+        to: None,
+    });
+    let made = transfer(&request, &rules, &entries, Compare::Times, |_| false, false);
+    assert_eq!(rules_of(&made), ["+ /f.o", ":C", "-C"]);
+}

@@ -239,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_compares_more_than_times_distrusts_them() {
+        let distrusts = |args: &[&str]| {
+            let transfer = Transfer {
+                args: args.iter().map(|&arg| arg.into()).collect(),
+                list: Vec::new(),
+                names_at: 0,
+                kind: TransferKind::Classic,
+                too_long: Vec::new(),
+            };
+            transfer.distrusts_times()
+        };
+        assert!(distrusts(&["-lts", "--checksum", "/s/"]));
+        assert!(distrusts(&["--ignore-times"]));
+        assert!(!distrusts(&["-lts", "--ignore-errors", "/s/"]) && !distrusts(&[]));
+    }
+
+    #[test]
     fn hosts_are_distinguished_from_paths() {
         for target in ["h:/t", "u@h:", "h::m/d", "rsync://h/m", "[::1]:/t", ":x"] {
             assert!(is_remote(target.as_bytes()), "{target}");

@@ -191,6 +191,8 @@ mod tests {
     fn counts() {
         for (text, expected) in [
             ("1,234 (reg: 1,000, dir: 234)", Some(1234)),
+            ("123,456 (reg: 123,455, dir: 1)", Some(123_456)),
+            ("1234,567", None),
             ("0", Some(0)),
             ("1.24M (reg: 1.2M)", Some(1_240_000)),
             ("12,35K", Some(12_350)),

@@ -304,6 +304,47 @@ mod tests {
         assert!(binary.is_probed() && !exchanged.is_probed());
     }
 
+    /// A wrapper in its place gets no lists.
+    #[test]
+    fn a_binary_that_is_replaced_is_examined_again() {
+        let Some(installed) = Binary::plain(b"rsync") else {
+            return;
+        };
+        assert!(installed.reports_progress());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rsync");
+        let plain = || Binary::plain(path.as_os_str().as_bytes()).is_some();
+        for _ in 0..2 {
+            fs::copy(&installed.path, &path).unwrap();
+            assert!(plain() && plain());
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "#!/bin/sh\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            assert!(!plain() && !plain());
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_a_program_that_deletes_missing_names_and_nothing_else_passes() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("idle", "true"),
+            ("eager", "rm -r target/*"),
+            ("lazy", "touch target/here/new"),
+            (
+                "failing",
+                "rm -r target/gone target/here/gone target/here/sub; touch target/here/new; exit 1",
+            ),
+        ] {
+            let path = directory.path().join(name);
+            fs::write(&path, format!("#!/bin/sh\ncat >/dev/null\n{text}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            let modified = SystemTime::UNIX_EPOCH;
+            assert!(!Binary { path, modified }.try_missing().unwrap(), "{name}");
+        }
+    }
+
     #[test]
     fn a_wedged_program_is_given_up() {
         let (reader, writer) = io::pipe().unwrap();

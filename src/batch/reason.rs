@@ -177,6 +177,16 @@ pub fn is_connection_lost<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn other_reasons_are_no_lost_connection() {
+        let lost = |line: &str| is_connection_lost([line.as_bytes()].into_iter());
+        assert!(lost("rsync: [sender] write error: Broken pipe (32)"));
+        assert!(!lost(
+            "rsync: --delete-missing-args: unknown option, and more words"
+        ));
+        assert!(!lost(""));
+    }
+
     fn reason_of(text: &str) -> String {
         let line = reason(text.as_bytes().split(|&byte| byte == b'\n'));
         String::from_utf8_lossy(line).into_owned()

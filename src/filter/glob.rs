@@ -294,6 +294,37 @@ mod tests {
     }
 
     #[test]
+    fn ranges_with_escapes_and_brackets_in_classes() {
+        assert!(glob("[a-\\c]", "b") && glob("[a-\\c]", "c") && !glob("[a-\\c]", "d"));
+        assert!(glob("[[x:]", "x") && glob("[[x:]", "[") && !glob("[[x:]", "y"));
+    }
+
+    #[test]
+    fn named_classes_are_those_of_the_c_library() {
+        for (name, inside, outside) in [
+            ("alnum", "aZ5", "_ \u{7f}"),
+            ("alpha", "aZ", "5_"),
+            ("blank", " \t", "\na"),
+            ("cntrl", "\u{1}\n\u{7f}", " a"),
+            ("digit", "09", "a/"),
+            ("graph", "a!~", " \n\u{7f}"),
+            ("lower", "az", "A5"),
+            ("print", "a ~", "\n\u{7f}"),
+            ("punct", "!_~", "a5 "),
+            ("space", " \t\n\u{b}\r", "a_"),
+            ("upper", "AZ", "a5"),
+            ("xdigit", "09afAF", "gG"),
+        ] {
+            let pattern = format!("[[:{name}:]]");
+            for (texts, fits) in [(inside, true), (outside, false)] {
+                for text in texts.chars() {
+                    assert_eq!(glob(&pattern, &text.to_string()), fits, "{name} {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_slash_behind_a_directory() {
         let glob = Glob::new(b"foo/***").expect("a pattern");
         assert!(glob.matches(b"foo", true) && !glob.matches(b"foo", false));

@@ -327,6 +327,14 @@ mod tests {
     }
 
     #[test]
+    fn the_source_itself_is_never_excluded() {
+        let mut filter = Filter::default();
+        assert!(filter.add_exclude(b"*") && !filter.add_exclude(b"*"));
+        assert!(filter.excluded(b"/a") && filter.excluded(b"/a/"));
+        assert!(!filter.excluded(b"/") && !filter.excluded_here(b"/"));
+    }
+
+    #[test]
     fn excludes_are_a_set_in_order() {
         let mut filter = filter(&[], &["b", "a", "b", "", "c\nd\r\n"]);
         assert!(!filter.add_exclude(b"a") && !filter.add_exclude(b""));

@@ -266,6 +266,24 @@ mod tests {
         }
     }
 
+    /// Files of the patterns of CVS would be taken for excluded ones.
+    #[test]
+    fn only_the_options_of_cvs_add_its_patterns() {
+        let excludes = |words: &[&str]| {
+            let words: Vec<Vec<u8>> = words.iter().map(|&word| word.into()).collect();
+            let found = OptionRules::of(&words);
+            found.behind(&Filter::default()).excluded(b"/f.o")
+        };
+        assert!(excludes(&["-C"]) && excludes(&["--cvs-exclude"]));
+        assert!(!excludes(&["--max-size=1"]) && !excludes(&["--archive", "-u"]));
+    }
+
+    #[test]
+    fn options_that_select_nothing_are_not_named() {
+        let words = ["--archive", "--checksum", "-z"].map(|word| word.as_bytes().to_vec());
+        assert!(OptionRules::of(&words).unknown.is_empty());
+    }
+
     #[test]
     fn options_that_select_otherwise_are_named() {
         for (words, named) in [

@@ -382,6 +382,26 @@ mod tests {
     fn a_slash_inside_compares_the_tail() {
         assert!(matches("a/b", "/x/a/b") && !matches("a/b", "/xa/b") && !matches("a/b", "/b"));
         assert!(matches("a/*/c", "/z/a/b/c") && !matches("a/*/c", "/a/b/b/c"));
+        assert!(matches("a/b", "/a/b") && matches("a/*/c", "/a/b/c") && !matches("a/*/c", "/a/c"));
+    }
+
+    /// A pattern that matched the directory would keep it.
+    #[test]
+    fn patterns_below_a_directory_do_not_match_it_and_keep_backslashes() {
+        let below = |pattern: &str, directory: &str| {
+            let found = Pattern::new(pattern.as_bytes()).below(directory.as_bytes());
+            let texts = found
+                .into_iter()
+                .map(|text| String::from_utf8(text).unwrap());
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(below("/a\\b/c", "/a\\b"), ["/a\\b/c"]);
+        for pattern in ["/a**", "a**", "**", "a/**", "/a*/**"] {
+            let found = below(pattern, "/a");
+            assert!(!found.is_empty(), "{pattern}");
+            let is_below = |text: &String| !text.ends_with('/') && !text.contains("//");
+            assert!(found.iter().all(is_below), "{pattern}: {found:?}");
+        }
     }
 
     #[test]
@@ -414,7 +434,8 @@ mod tests {
             }
         }
         assert!(!matches("*", "/") && !matches("**", "/") && !matches("", ""));
-        assert!(Pattern::new(&[b'a'; 4096]).is_void());
+        assert!(Pattern::new(&[b'a'; MAX_PATTERN + 1]).is_void());
+        assert!(!Pattern::new(&[b'a'; MAX_PATTERN]).is_void());
     }
 
     #[test]

@@ -109,3 +109,85 @@ fn both_paths_of_a_move_are_listed() {
     assert_eq!(transfer.kind, MISSING);
     assert_eq!(listed(&transfer), "/./new\0/old");
 }
+
+/// A file event of a wrapper's call may name what is an excluded directory now.
+#[test]
+fn an_excluded_directory_in_place_of_a_file_has_its_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("x")).unwrap();
+    fs::create_dir(directory.path().join("d")).unwrap();
+    fs::write(directory.path().join("d/x"), "").unwrap();
+    let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+    let filters = [b"- x/".to_vec()];
+    let request = BatchRequest {
+        source: &source,
+        binary: b"/nowhere/wrapper",
+        filters: &filters,
+        ..request(b"/t/")
+    };
+    for (path, has_rules) in [(&b"/x"[..], true), (b"/d/x", false)] {
+        let transfer = ListStrategy::new().prepare(&request, [entry(Change::Create, path)]);
+        let rule = b"--filter=- x/".to_vec();
+        assert_eq!(transfer.args.contains(&rule), has_rules, "{path:?}");
+    }
+}
+
+/// The target may have a directory that the filter protects.
+#[test]
+fn the_name_of_a_file_that_is_gone_may_be_that_of_an_excluded_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+    let filters = [b"- x/".to_vec()];
+    let request = BatchRequest {
+        source: &source,
+        filters: &filters,
+        ..request(b"h:/t/")
+    };
+    for (path, kind) in [(&b"/x"[..], TransferKind::Classic), (b"/y", MISSING)] {
+        let transfer = ListStrategy::new().prepare(&request, [entry(Change::Delete, path)]);
+        assert_eq!(transfer.kind, kind, "{path:?}");
+    }
+}
+
+/// A file that was not written has the contents of its copy.
+#[test]
+fn only_written_files_are_sent_regardless_of_times() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("f"), "").unwrap();
+    let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let request = BatchRequest {
+        source: &source,
+        last_transfer: Some(later),
+        ..request(b"h:/t/")
+    };
+    for (change, sent) in [(Change::Modify, true), (Change::Attrib, false)] {
+        let transfer = ListStrategy::new().prepare(&request, [entry(change, b"/f")]);
+        let never = b"--ignore-times".to_vec();
+        assert_eq!(transfer.args.contains(&never), sent, "{change:?}");
+    }
+}
+
+/// Otherwise each call would fail for the same reason.
+#[test]
+fn filters_of_a_call_that_fails_for_them_are_left_out_of_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("d")).unwrap();
+    let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+    let filters = [b"- *.o".to_vec()];
+    let request = BatchRequest {
+        source: &source,
+        filters: &filters,
+        ..request(b"h:/t/")
+    };
+    let mut strategy = ListStrategy::new();
+    let mut has_filters = || {
+        let transfer = strategy.prepare(&request, [entry(Change::Delete, b"/d/")]);
+        let text = "unexpected end of filter rule: P";
+        let is_repeated = strategy.failed(transfer.kind, 4, [text]).is_some();
+        let rule = b"--filter=- *.o".to_vec();
+        (transfer.args.contains(&rule), is_repeated)
+    };
+    assert_eq!(has_filters(), (true, true));
+    assert_eq!(has_filters(), (false, false));
+}

@@ -87,3 +87,63 @@ impl Disk for SourceDisk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_lead_out_by_their_words() {
+        let out = |path: &str, to: &str| leads_out(path.as_bytes(), OsStr::new(to));
+        for to in [
+            "x",
+            "./x",
+            "../x",
+            "../..",
+            "..//../x",
+            "d/../../..",
+            "d/e/../../../x",
+        ] {
+            assert!(!out("/a/b/l", to), "{to}");
+        }
+        for to in [
+            "",
+            "/x",
+            "/",
+            "../../..",
+            "../../x/../../..",
+            "d/../../../../x",
+        ] {
+            assert!(out("/a/b/l", to), "{to}");
+        }
+        assert!(!out("/l", "x/..") && out("/l", ".."));
+    }
+
+    #[test]
+    fn links_are_sent_as_directories_as_the_options_say() {
+        use SentAsDirectories::{All, None, Unsafe};
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir_all(at("source/d")).unwrap();
+        std::fs::create_dir(at("other")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        for (name, to) in [
+            ("inside", "d"),
+            ("outside", "../other"),
+            ("file", "../file"),
+        ] {
+            symlink(to, at("source").join(name)).unwrap();
+        }
+        let source = at("source").into_os_string().into_encoded_bytes();
+        let disk = SourceDisk::new(&source);
+        let sent = |sent| {
+            ["/inside", "/outside", "/file"]
+                .map(|path| disk.is_sent_as_directory(path.as_bytes(), sent))
+        };
+        assert_eq!(sent(None), [false, false, false]);
+        assert_eq!(sent(Unsafe), [false, true, false]);
+        assert_eq!(sent(All), [true, true, false]);
+    }
+}
