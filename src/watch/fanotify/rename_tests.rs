@@ -275,7 +275,6 @@ fn a_directory_that_is_replaced_is_renewed_before_the_rename() {
         end[20..24].copy_from_slice(&i32::to_ne_bytes(who));
         let rename = rig.rename(DIR, (&root, "a"), (&root, "b"), &a);
         assert_eq!(rig.handle_all(&[rename, end]), told, "{who} {gone}");
-        assert_eq!(rig.reports.overflows, 0);
     }
 }
 

@@ -19,6 +19,7 @@ use super::FanotifyBackend;
 use super::places::handle_of;
 use super::records::count;
 use super::records::tests::{info, record};
+use crate::sys;
 use crate::test_skip::skip;
 use crate::watch::reader::Chunk;
 use crate::watch::{Backend, Event, Follow, InotifyMode, Loss, Observer, Scope};
@@ -108,11 +109,22 @@ impl Rig {
     /// Returns a rig with these files and directories, which end with `/`. The scope does not want
     /// directories of the name `no`. Returns `None` if fanotify cannot be used, which counts as a
     /// skipped test.
+    ///
+    /// The file system has no mark any more, so no event of another test arrives.
     pub fn new(paths: &[&str]) -> Option<Rig> {
-        Rig::with_roots(paths, &["r/"])
+        let mut rig = Rig::with_roots(paths, &["r/"])?;
+        let noise: Vec<String> = (0..8).map(|number| format!("noise{number}")).collect();
+        rig.change(|rig| noise.iter().for_each(|name| rig.make(name)));
+        let flags = libc::FAN_MARK_FLUSH | libc::FAN_MARK_FILESYSTEM;
+        let top = File::open(&rig.base).unwrap();
+        sys::fanotify_mark(rig.backend.places.descriptor(), flags, 0, top.as_fd()).unwrap();
+        rig.change(|_| {});
+        rig.quiet();
+        rig.reports.overflows = 0;
+        Some(rig)
     }
 
-    /// Returns a rig that watches several directories, like [`Rig::new`].
+    /// Returns a rig that watches these directories, like [`Rig::new`]. The file system has a mark.
     pub fn with_roots(paths: &[&str], roots: &[&str]) -> Option<Rig> {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
