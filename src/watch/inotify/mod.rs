@@ -25,6 +25,8 @@
 //! | `reconcile` | corrects the tree by comparison with the disk |
 //! | `apply_listing` | applies the listing of a directory |
 //! | `roots` | the roots of trees: set, lost, found again |
+//! | `test_rig` | a backend on a temporary directory, for tests |
+//! | `event_tests` | tests of events that differ from the tree or the disk |
 
 mod apply_listing;
 mod arena;
@@ -32,10 +34,14 @@ mod backend;
 mod crawl;
 mod deferred_events;
 mod dispatch;
+#[cfg(test)]
+mod event_tests;
 mod moves;
 mod reconcile;
 pub mod records;
 mod roots;
+#[cfg(test)]
+mod test_rig;
 mod tree;
 mod tree_size;
 
