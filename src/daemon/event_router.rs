@@ -218,6 +218,7 @@ mod tests {
     use mlua::Lua;
 
     use super::*;
+    use crate::config::Delete;
     use crate::sync::tests::{idle_watcher, sync_of};
 
     fn handle(lua: &Lua, source: &str, moves: bool) -> Rc<SyncHandle> {
@@ -303,6 +304,23 @@ mod tests {
         transfer_ended(&syncs[0], &watcher, 1);
         count(&syncs[1], false);
         assert_eq!(caught_up_since(&syncs[1]), None);
+    }
+
+    /// Where the target keeps what only it has, this would be deleted with the directory.
+    #[test]
+    fn a_renewed_directory_is_not_compared_where_the_target_keeps_others() {
+        let lua = Lua::new();
+        for (delete, expected) in [
+            (Delete::Always, &["/d/"][..]),
+            (Delete::Startup, &["/d/"]),
+            (Delete::Running, &[]),
+            (Delete::Never, &["/d/"]),
+        ] {
+            let syncs = [handle(&lua, "/src/", false)];
+            syncs[0].sync.borrow_mut().config.delete = delete;
+            EventRouter::new(&syncs, 0).renewed(b"/src/d/");
+            assert_eq!(queued(&syncs[0]), expected, "{delete:?}");
+        }
     }
 
     #[test]
