@@ -54,6 +54,29 @@ fn contents_that_cannot_be_read_are_an_error() {
     assert_eq!(error.raw_os_error(), Some(Errno::ISDIR.raw_os_error()));
 }
 
+/// The data behind a hole, where the file system has no copy_file_range(2).
+#[test]
+fn a_part_of_a_file_is_copied_in_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let length = 4 * usize::try_from(MAX_BUFFERED_COPY).unwrap() + 7;
+    let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+    std::fs::write(at("f"), &bytes).unwrap();
+    let (start, end) = (4096, length - 5);
+    let source = File::open(at("f")).unwrap();
+    let target = File::create(at("copy")).unwrap().into();
+    let mut copier = Copier {
+        ranges: false,
+        ..Copier::default()
+    };
+    let stop = StopLater(Cell::default());
+    let (from, to) = (start as u64, end as u64);
+    copier.span(&source, &target, from, to, &stop).unwrap();
+    let copied = std::fs::read(at("copy")).unwrap();
+    assert_eq!(copied[..start], vec![0; start]);
+    assert!(copied[start..] == bytes[start..end]);
+}
+
 #[test]
 fn a_failure_leaves_no_temporary_file() {
     let directory = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ struct Pair {
     directory: PathBuf,
     memory: Memory,
     limit: Option<MaxDelete>,
+    keeps_others: bool,
 }
 
 impl Pair {
@@ -24,6 +25,7 @@ impl Pair {
             directory: directory.to_owned(),
             memory: Memory::default(),
             limit: None,
+            keeps_others: false,
         }
     }
 
@@ -59,7 +61,7 @@ impl Pair {
             source_numbers: None,
             target: bytes(self.at("t")),
             delete: true,
-            keeps_others: false,
+            keeps_others: self.keeps_others,
             delete_excluded: false,
             filter: std::sync::Arc::default(),
             task,
@@ -217,4 +219,58 @@ fn a_directory_that_cannot_be_compared_is_reported_unless_it_is_gone() {
     let report = pair.run(CopyTask::Directories(directories()));
     assert_eq!(failed(&report), [""; 0]);
     assert_eq!(pair.names("t/d").0, ["f"]);
+}
+
+/// Its own Deletes are all that is deleted, and none of them is passed over.
+#[test]
+fn a_comparison_that_deletes_nothing_leaves_the_later_deletions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(directory.path());
+    pair.keeps_others = true;
+    for name in ["s/b/f", "t/b/gone", "t/b/only"] {
+        pair.write(name);
+    }
+    // The target lacks what was moved, so the new path is compared.
+    let report = pair.events(&[
+        (Change::Move, "/a/", Some("/b/")),
+        (Change::Delete, "/b/gone", None),
+    ]);
+    assert_eq!(failed(&report), [""; 0]);
+    assert_eq!(pair.names("t/b").0, ["f", "only"]);
+}
+
+/// The copy at the old path may be older than the file that was moved.
+#[test]
+fn a_file_that_was_copied_before_its_move_is_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(directory.path());
+    std_fs::write(pair.at("s/b"), "new text").unwrap();
+    for name in ["t/a", "t/b"] {
+        std_fs::write(pair.at(name), "old").unwrap();
+    }
+    let report = pair.events(&[
+        (Change::Modify, "/b", None),
+        (Change::Move, "/a", Some("/b")),
+    ]);
+    assert_eq!(failed(&report), [""; 0]);
+    assert_eq!(pair.names("t").0, ["b"]);
+    assert_eq!(std_fs::read(pair.at("t/b")).unwrap(), b"new text");
+}
+
+/// Otherwise the first change of each file with a name elsewhere would lead to a comparison of
+/// everything.
+#[test]
+fn names_that_a_comparison_of_everything_has_not_found_are_elsewhere() {
+    for is_compared in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut pair = Pair::new(directory.path());
+        pair.write("s/f");
+        std_fs::hard_link(pair.at("s/f"), pair.at("elsewhere")).unwrap();
+        if is_compared {
+            pair.run(CopyTask::Everything);
+        }
+        std_fs::write(pair.at("s/f"), "changed").unwrap();
+        let report = pair.events(&[(Change::Modify, "/f", None)]);
+        assert_eq!(report.names_missing, !is_compared);
+    }
 }
