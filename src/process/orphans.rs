@@ -32,3 +32,36 @@ fn ended(status: WaitStatus) -> Option<nix::unistd::Pid> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use nix::errno::Errno;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    /// Other tests have children, too, of which each waits for its own.
+    #[test]
+    fn every_ended_child_is_reaped_that_is_not_known() {
+        for script in ["exit 3", "kill -9 $$"] {
+            let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            let is_there = || {
+                let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+                waitid(Id::Pid(Pid::from_raw(pid)), look) != Err(Errno::ECHILD)
+            };
+            let until = Instant::now() + Duration::from_secs(60);
+            reap(|_| true);
+            assert!(is_there());
+            while is_there() && Instant::now() < until {
+                reap(|ended| ended != pid);
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!is_there(), "{script}");
+        }
+    }
+}

@@ -180,3 +180,54 @@ fn names(syncs: &[Rc<SyncHandle>]) -> String {
 fn is_below_any(path: &[u8], directories: &HashSet<&[u8]>) -> bool {
     paths::directories(paths::bare(path)).any(|above| directories.contains(paths::bare(above)))
 }
+
+#[cfg(test)]
+mod tests {
+    use mlua::Lua;
+
+    use super::*;
+    use crate::sync::tests::sync_of;
+
+    /// A file that is not blocked any more is sent, and removed from the target if it is gone.
+    #[test]
+    fn what_was_not_seen_stays_blocked() {
+        let blocked = ["/d/held", "/d/seen", "/d/unread/f", "/d/sub/f", "/e/f"];
+        let remaining = |compared: &[&str], failures: &[&str]| {
+            let syncs = [SyncHandle::of_sync(&Lua::new(), sync_of(b"/src/"))];
+            let gate = Rc::clone(&syncs[0].sync.borrow().gate);
+            for path in blocked {
+                gate.blocked_mut().reject(path.as_bytes(), "poison".into());
+            }
+            let failed = |path: &&str| (path.as_bytes().to_vec(), "unreadable".to_owned());
+            let found = Collected {
+                rejected: vec![(b"/d/held".to_vec(), "poison".to_owned())],
+                compared: compared
+                    .iter()
+                    .map(|path| path.as_bytes().to_vec())
+                    .collect(),
+                failures: failures.iter().map(failed).collect(),
+                ..Collected::default()
+            };
+            assert!(collected(&syncs, found, 0).is_none());
+            let blocked = gate.blocked_mut();
+            let paths = blocked.iter().map(|(path, _)| path.to_vec());
+            let paths = paths.map(|path| String::from_utf8(path).unwrap());
+            let mut paths: Vec<String> = paths.filter(|path| !path.ends_with('/')).collect();
+            paths.sort();
+            paths
+        };
+        assert_eq!(
+            remaining(&[], &[]),
+            ["/d/held", "/d/seen", "/d/sub/f", "/d/unread/f", "/e/f"]
+        );
+        assert_eq!(
+            remaining(&["/d"], &["/d/unread/"]),
+            ["/d/held", "/d/unread/f", "/e/f"]
+        );
+        assert_eq!(
+            remaining(&["/d/sub"], &[]),
+            ["/d/held", "/d/seen", "/d/unread/f", "/e/f"]
+        );
+        assert_eq!(remaining(&[""], &[]), ["/d/held"]);
+    }
+}

@@ -189,3 +189,23 @@ fn a_version_that_is_rejected_leaves_the_last_one_that_passed() {
     assert_eq!(content(&staged), "third");
     assert!(site.syncs[0].sync.borrow().gate.blocked().is_empty());
 }
+
+/// The changes wait in the queue, and the sync for nothing.
+#[test]
+fn what_cannot_be_checked_is_requested_again() {
+    let mut site = Site::new();
+    site.write("file", "content");
+    fs::write(site.path("staging"), "in the way").unwrap();
+    site.request();
+    let begun = Instant::now();
+    while site.passes.is_busy() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the pass hangs");
+        site.turn(true);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(site.pending(), 1);
+    assert_eq!(site.syncs[0].sync.borrow().running(), 0);
+    fs::remove_file(site.path("staging")).unwrap();
+    site.request();
+    assert!(site.send().is_some());
+}

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::daemon::{Daemon, Running};
-use crate::support::dir::Dir;
+use crate::support::dir::{Dir, program, skip};
 use crate::support::fake::Fake;
 
 const RECORDED: &str = r#"
@@ -243,6 +243,42 @@ fn changes_are_sent_after_a_failing_fork() {
     daemon.wait_for("it was sent", |_| {
         fake.calls().iter().any(|c| c.lists("/f"))
     });
+}
+
+/// In a container, orphans of all processes become children of process 1.
+#[test]
+fn process_1_reaps_orphans() {
+    let (Some(unshare), true) = (program("unshare"), nix::unistd::geteuid().is_root()) else {
+        return skip("a namespace of processes needs root and unshare");
+    };
+    let dir = Dir::new();
+    let config = r#"sync{ source = "@SRC@", delay = 0, onCreate = function(event)
+        spawnShell(event, "(sleep 0.1; echo > @DIR@/ended) > /dev/null 2>&1 &")
+    end }"#;
+    let words = [
+        unshare.to_str().unwrap(),
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ];
+    let mut daemon = Daemon::new(&dir, config).wrapped(&words).start();
+    let children = |pid: &str| {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let mut count = 0;
+    daemon.wait_for("an orphan has ended", |_| {
+        count += 1;
+        dir.write(&format!("f{count}"), "");
+        dir.path("ended").exists()
+    });
+    let process_1 = children(&daemon.pid().to_string());
+    daemon.wait_for("no child is left", |_| children(&process_1).is_empty());
+    assert!(fs::metadata(format!("/proc/{process_1}")).is_ok());
 }
 
 /// Sets the limit of the daemon's descriptors (prlimit(1)). Returns the previous limit.
