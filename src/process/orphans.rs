@@ -46,6 +46,7 @@ mod tests {
 
     /// Other tests have children, too, of which each waits for its own.
     #[test]
+    #[expect(clippy::zombie_processes, reason = "the function under test reaps it")]
     fn every_ended_child_is_reaped_that_is_not_known() {
         for script in ["exit 3", "kill -9 $$"] {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();

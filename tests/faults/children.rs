@@ -273,7 +273,7 @@ fn process_1_reaps_orphans() {
     let mut count = 0;
     daemon.wait_for("an orphan has ended", |_| {
         count += 1;
-        dir.write(&format!("f{count}"), "");
+        dir.write(format!("f{count}"), "");
         dir.path("ended").exists()
     });
     let process_1 = children(&daemon.pid().to_string());

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | local_mirror, local_attributes, local_differences, local_trees, local_events, local_links, local_deep, local_security | the worker of default.direct; `copy_job` makes its jobs |
 //! | process_children, process_limits | child processes |
-//! | watch_live, watch_scopes, watch_churn, watch_marks, watch_open_files, watch_fanotify | the watcher; `watch_rig` has its observer |
+//! | watch_live, watch_scopes, watch_churn, watch_marks, watch_open_files | the watcher; `watch_rig` has its observer |
 //! | detach_and_pid_file | detaching, and who holds the pid file |
 //! | log_output | what the log writes where |
 //! | atomic_file, safe_path | own files where other users may write |
@@ -30,7 +30,6 @@ mod process_children;
 mod process_limits;
 mod safe_path;
 mod watch_churn;
-mod watch_fanotify;
 mod watch_live;
 mod watch_marks;
 mod watch_open_files;

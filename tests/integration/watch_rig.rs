@@ -163,25 +163,6 @@ impl Rig {
 
     /// Returns a rig that watches nothing, and reports files that are not closed after this time.
     pub fn tracking(staleness: Option<Duration>) -> Rig {
-        Rig::with(choice(), InotifyMode::CloseWrite, staleness)
-    }
-
-    /// Returns a rig that watches `r/` with fanotify, or the reason why that is not possible.
-    pub fn fanotify() -> Result<Rig, String> {
-        let mut rig = Rig::with(WatchChoice::Fanotify, InotifyMode::CloseWrite, None);
-        rig.mkdir("r");
-        let scope = rig.scope("r/", |_| true);
-        rig.watch(vec![scope]);
-        let backend = rig.watcher.backend_of(&rig.absolute("r/"));
-        if backend.starts_with("fanotify") {
-            Ok(rig)
-        } else {
-            Err(backend)
-        }
-    }
-
-    /// Returns a rig that watches nothing.
-    pub fn with(choice: WatchChoice, mode: InotifyMode, staleness: Option<Duration>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
         let poll = Poll::new().unwrap();
@@ -204,7 +185,7 @@ impl Rig {
         Rig {
             _dir: dir,
             base,
-            watcher: Watcher::new(choice, mode, staleness, waker).unwrap(),
+            watcher: Watcher::new(choice(), InotifyMode::CloseWrite, staleness, waker).unwrap(),
             log,
             poll,
             marks: 0,

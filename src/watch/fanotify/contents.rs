@@ -194,11 +194,12 @@ impl RunningRead {
     }
 }
 
-/// Returns true if the error says that there is no such directory (any more).
+/// Returns true if the error says that there is no such directory (any more). openat2(2) returns
+/// `EXDEV` if the directory has been moved away while it was being opened.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ESTALE)
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ESTALE | libc::EXDEV)
     )
 }
 

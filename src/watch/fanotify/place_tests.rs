@@ -25,6 +25,46 @@ fn a_lack_of_resources_says_nothing_about_a_directory() {
     assert!(Refusal::Unsuitable("text".into()).is_final());
 }
 
+/// A directory that seems to be there only cannot be examined, which costs a full comparison, or
+/// leaves what has replaced it uncompared.
+#[test]
+fn a_directory_that_is_being_deleted_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let top = std::fs::File::open(directory.path()).unwrap();
+    let other_errors = |name: &str| {
+        let path = directory.path().join(name);
+        let mut errors = Vec::new();
+        for _ in 0..1500 {
+            std::fs::create_dir(&path).unwrap();
+            let opened = std::fs::File::open(&path).unwrap();
+            let handle = handle_of(opened.as_fd()).unwrap().0;
+            drop(opened);
+            std::fs::remove_dir(&path).unwrap();
+            let number = open_directory(top.as_fd(), &handle).map_err(|error| error.raw_os_error());
+            match number {
+                Err(Some(libc::ESTALE)) => {}
+                Err(Some(libc::EPERM)) => return Err("handles need CAP_DAC_READ_SEARCH"),
+                other => errors.push(other.err()),
+            }
+        }
+        Ok(errors)
+    };
+    let found: Vec<_> = thread::scope(|scope| {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let threads = names.map(|name| scope.spawn(|| other_errors(name)));
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for result in found {
+        match result {
+            Ok(errors) => assert_eq!(errors, []),
+            Err(why) => return crate::test_skip::skip(why),
+        }
+    }
+}
+
 #[test]
 fn a_mount_hides_the_directory_at_its_path() {
     let place = |path: &str| Place {

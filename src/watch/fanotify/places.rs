@@ -6,10 +6,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::thread;
+use std::time::Duration;
 
 use super::records::HandleRef;
 use crate::log;
@@ -19,6 +21,11 @@ use crate::watch::Loss;
 
 /// The type of btrfs in the result of statfs(2).
 const BTRFS: u64 = 0x9123_683E;
+
+/// How often a directory is opened that the kernel may be deleting just then.
+const MAX_TRIES: u32 = 100;
+/// The pause between two of these tries.
+const RETRY_PAUSE: Duration = Duration::from_micros(100);
 
 /// The reason why a directory cannot be watched.
 #[derive(Debug)]
@@ -389,12 +396,21 @@ pub fn handle_of(directory: BorrowedFd<'_>) -> io::Result<(Vec<u8>, i32)> {
     Ok(([&kind.to_ne_bytes(), bytes.as_slice()].concat(), mount))
 }
 
-/// Opens a directory by its handle, as in events.
+/// Opens a directory by its handle, as in events. While the kernel deletes the directory, it may
+/// report `ENOMEM` for a moment (seen with ext4), so that error is returned only if it lasts.
 pub fn open_directory(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
     let (kind, bytes) = handle
         .split_first_chunk()
         .ok_or(io::ErrorKind::InvalidInput)?;
-    sys::open_directory_by_handle(mount, i32::from_ne_bytes(*kind), bytes)
+    let mut tries = 1..MAX_TRIES;
+    loop {
+        match sys::open_directory_by_handle(mount, i32::from_ne_bytes(*kind), bytes) {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory && tries.next().is_some() => {
+                thread::sleep(RETRY_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Returns the number of a file system as in events: two numbers of 32 bits, the lower one first.
