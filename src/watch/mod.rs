@@ -15,6 +15,7 @@
 //! | `scopes` | the directories that each owner wants |
 //! | `open_files` | files that are written and not closed |
 //! | `open_files_tests` | its tests |
+//! | `test_rig` | a backend on a temporary directory, for the tests of both |
 //! | `event_mark` | marks: all events before a moment have been reported |
 //!
 //! Paths are absolute bytes; those of directories end with `/`. The room may call `log`,
@@ -29,6 +30,8 @@ pub mod inotify;
 mod open_files;
 mod reader;
 mod scopes;
+#[cfg(test)]
+mod test_rig;
 mod watcher;
 
 use std::io;

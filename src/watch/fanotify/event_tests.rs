@@ -157,7 +157,7 @@ fn a_name_in_a_directory_that_is_gone_is_not_rechecked() {
         .recheck(0, entry(&rig, &d, b"n"), false, true, true);
     rig.remove("r/d/");
     rig.queue_at(start, &records[1..]);
-    let told = rig.quiet();
+    let told = rig.reported();
     assert!(!told.contains(&"delete r/e/n".to_string()), "{told:?}");
     assert!(!told.contains(&"delete r/n".to_string()), "{told:?}");
     assert_eq!(told.last().unwrap(), "create r/e/f");
@@ -192,7 +192,7 @@ fn each_name_has_its_own_recheck() {
         assert!(!rig.backend.is_doubtful(0, entry(&rig, &other, name)));
         assert!(!rig.backend.is_doubtful(1, entry(&rig, &root, name)));
     }
-    assert_eq!(rig.quiet(), [""; 0]);
+    assert_eq!(rig.reported(), [""; 0]);
     assert!(rig.backend.rechecks.is_empty() && rig.reports.overflows == 0);
 }
 
@@ -207,7 +207,7 @@ fn a_recheck_stays_doubtful() {
     rig.backend
         .recheck(0, entry(&rig, &root, b"n"), false, true, false);
     assert!(rig.backend.is_doubtful(0, entry(&rig, &root, b"n")));
-    rig.quiet();
+    rig.reported();
     rig.backend
         .recheck(0, entry(&rig, &root, b"n"), false, true, false);
     assert!(!rig.backend.is_doubtful(0, entry(&rig, &root, b"n")));
@@ -221,7 +221,7 @@ fn a_turn_is_requested_while_a_name_is_to_be_rechecked() {
     };
     assert_eq!(rig.backend.next_deadline(), None);
     let mark = rig.backend.event_mark();
-    rig.quiet();
+    rig.reported();
     assert!(rig.backend.has_reported(mark));
     let root = rig.handle("r");
     rig.backend
@@ -229,7 +229,7 @@ fn a_turn_is_requested_while_a_name_is_to_be_rechecked() {
     let deadline = rig.backend.next_deadline().unwrap();
     assert!(deadline > rig.backend.now);
     assert!(!rig.backend.has_reported(mark));
-    assert_eq!(rig.quiet(), ["delete r/n"]);
+    assert_eq!(rig.reported(), ["delete r/n"]);
     assert_eq!(rig.backend.next_deadline(), None);
 }
 

@@ -21,7 +21,7 @@
 //! | `contents` | reads a directory that has come from outside |
 //! | `roots` | the roots of scopes: set, lost, found again |
 //! | `tree_counts` | the sizes of trees, if they are needed |
-//! | `test_rig` | a backend on a temporary directory, for the tests below |
+//! | `test_rig` | makes records of real directories, for the tests below |
 //! | `event_tests` | tests of events of one name, of look-ups and rechecks |
 //! | `rename_tests` | tests of renames |
 //! | `root_tests` | tests of the roots |

@@ -25,8 +25,8 @@ fn a_lack_of_resources_says_nothing_about_a_directory() {
     assert!(Refusal::Unsuitable("text".into()).is_final());
 }
 
-/// A directory that seems to be there only cannot be examined, which costs a full comparison, or
-/// leaves what has replaced it uncompared.
+/// Another error would mean that the directory exists and cannot be read. That costs a full
+/// comparison, or leaves a directory uncompared that has replaced it.
 #[test]
 fn a_directory_that_is_being_deleted_is_gone() {
     let directory = tempfile::tempdir().unwrap();

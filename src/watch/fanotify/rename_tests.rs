@@ -174,7 +174,7 @@ fn a_directory_that_has_moved_on_is_reported_where_it_is_at_last() {
         rig.queue_at(start, &first);
         if !unseen {
             rig.queue_at(start, &second);
-            assert_eq!(rig.quiet(), ["move r/a/ r/b/", "move r/b/ r/c/"]);
+            assert_eq!(rig.reported(), ["move r/a/ r/b/", "move r/b/ r/c/"]);
             continue;
         }
         rig.queue_unseen(start, &second);
@@ -186,7 +186,7 @@ fn a_directory_that_has_moved_on_is_reported_where_it_is_at_last() {
             "create r/c/",
             "create r/c/x",
         ];
-        assert_eq!(rig.quiet(), expected);
+        assert_eq!(rig.reported(), expected);
         assert_eq!(rig.reports.overflows, 0);
     }
 }
@@ -210,7 +210,7 @@ fn a_directory_from_outside_that_has_moved_on_is_reported_where_it_is_at_last() 
         "create r/e/",
         "create r/e/x",
     ];
-    assert_eq!(rig.quiet(), expected);
+    assert_eq!(rig.reported(), expected);
 }
 
 #[test]
@@ -293,14 +293,14 @@ fn renames_after_the_end_of_a_directory_may_have_replaced_it() {
     rig.queue_at(0, &[end, rename]);
     let mark = rig.backend.reader.mark();
     assert!(mark > 2, "the position of the rename is before the mark");
-    assert_eq!(rig.quiet(), ["renewed r/b/", "move r/a/ r/b/"]);
+    assert_eq!(rig.reported(), ["renewed r/b/", "move r/a/ r/b/"]);
     // Everything has been handled: later renames replace nothing.
     while rig.backend.replaced > 0 {
-        rig.quiet();
+        rig.reported();
     }
     let rename = rig.rename(DIR, (&root, "c"), (&root, "d"), &c);
     rig.queue_at(0, &[rename]);
-    assert_eq!(rig.quiet(), ["move r/c/ r/d/"]);
+    assert_eq!(rig.reported(), ["move r/c/ r/d/"]);
 }
 
 /// An open directory has a handle after its end.
@@ -372,7 +372,7 @@ fn a_rename_that_a_look_up_has_seen_is_reported_as_the_entries_at_both_names() {
     let rename = rig.rename(DIR, (&root, "a"), (&root, "b"), &a);
     rig.queue_at(0, std::slice::from_ref(&rename));
     let expected = ["delete r/a/", "renewed r/b/", "create r/b/", "create r/b/x"];
-    assert_eq!(rig.quiet(), expected);
+    assert_eq!(rig.reported(), expected);
     // The look-up does not concern later renames.
     rig.mv("r/b", "r/a");
     rig.mv("r/a", "r/b");

@@ -44,13 +44,13 @@ fn a_root_that_is_removed_or_renamed_is_lost_and_comes_back() {
         assert_eq!(rig.backend.watched(), 0);
         // Nothing is there yet.
         rig.backend.retry_roots();
-        assert_eq!(rig.quiet(), [""; 0]);
+        assert_eq!(rig.reported(), [""; 0]);
         rig.add(&["r/"]);
         rig.backend.retry_roots();
-        assert_eq!(rig.quiet(), ["back 0"]);
+        assert_eq!(rig.reported(), ["back 0"]);
         assert_eq!(rig.backend.watched(), 1);
         rig.backend.retry_roots();
-        assert_eq!(rig.quiet(), [""; 0]);
+        assert_eq!(rig.reported(), [""; 0]);
         let record = rig.event(libc::FAN_CREATE, &rig.handle("r"), "f", None);
         assert_eq!(rig.handle_all(&[record]), ["create r/f"]);
     }
@@ -64,18 +64,18 @@ fn a_root_that_is_another_directory_is_found_lost() {
     };
     let path = rig.absolute("r/");
     rig.backend.check_roots();
-    assert_eq!(rig.quiet(), [""; 0]);
+    assert_eq!(rig.reported(), [""; 0]);
     rig.mv("r", "o");
     rig.add(&["r/"]);
     assert!(!rig.backend.leads_to_root(&path));
     rig.backend.check_roots();
-    assert_eq!(rig.quiet(), ["lost 0 Moved"]);
+    assert_eq!(rig.reported(), ["lost 0 Moved"]);
     assert!(rig.backend.leads_to_root(&path));
     rig.backend.rebuild();
-    assert_eq!(rig.quiet(), ["back 0"]);
+    assert_eq!(rig.reported(), ["back 0"]);
     fs::remove_dir(rig.path("r")).unwrap();
     rig.backend.check_roots();
-    let told = rig.quiet();
+    let told = rig.reported();
     assert_eq!(told[0], "lost 0 Deleted");
     // Nothing is watched that could be at another path.
     assert!(rig.backend.leads_to_root(&path));
@@ -118,24 +118,24 @@ fn a_missing_root_is_reported_as_lost_once() {
     // The second call comes before the report of the first.
     rig.backend.set_scopes(both.clone());
     rig.backend.set_scopes(both.clone());
-    assert_eq!(rig.quiet(), ["lost 0 Deleted"]);
+    assert_eq!(rig.reported(), ["lost 0 Deleted"]);
     rig.backend.set_scopes(both.clone());
-    assert_eq!(rig.quiet(), [""; 0]);
+    assert_eq!(rig.reported(), [""; 0]);
     // It has another number now.
     let other = scopes(&rig, &["r/", "gone/"]);
     rig.backend.set_scopes(other);
-    assert_eq!(rig.quiet(), [""; 0]);
+    assert_eq!(rig.reported(), [""; 0]);
     rig.add(&["gone/"]);
     rig.backend.retry_roots();
-    assert_eq!(rig.quiet(), ["back 1"]);
+    assert_eq!(rig.reported(), ["back 1"]);
     // A root that has been reported by another backend.
     rig.backend.set_scopes(scopes(&rig, &["r/"]));
     rig.backend.expect_lost(&[rig.absolute("no/")]);
     rig.backend.set_scopes(scopes(&rig, &["r/", "no/"]));
-    assert_eq!(rig.quiet(), [""; 0]);
+    assert_eq!(rig.reported(), [""; 0]);
     rig.add(&["no/"]);
     rig.backend.retry_roots();
-    assert_eq!(rig.quiet(), ["back 1"]);
+    assert_eq!(rig.reported(), ["back 1"]);
 }
 
 /// A loss that is not reported yet is reported of the scope's new number.
@@ -146,12 +146,12 @@ fn a_loss_that_is_not_reported_keeps_its_root() {
     };
     rig.backend.set_scopes(scopes(&rig, &["r/", "gone/"]));
     rig.backend.set_scopes(scopes(&rig, &["gone/", "r/"]));
-    assert_eq!(rig.quiet(), ["lost 0 Deleted"]);
+    assert_eq!(rig.reported(), ["lost 0 Deleted"]);
     rig.backend
         .set_scopes(scopes(&rig, &["gone/", "r/", "none/"]));
     rig.backend
         .set_scopes(scopes(&rig, &["none/", "r/", "gone/"]));
-    assert_eq!(rig.quiet(), ["lost 0 Deleted"]);
+    assert_eq!(rig.reported(), ["lost 0 Deleted"]);
 }
 
 /// The second name is in the other source.
@@ -193,7 +193,7 @@ fn the_contents_of_a_directory_are_found_on_request() {
     assert!(rig.backend.crawling() && rig.backend.next_deadline().is_some());
     let mark = rig.backend.event_mark();
     assert!(!rig.backend.has_reported(mark));
-    assert_eq!(rig.quiet(), ["found r/d/f"]);
+    assert_eq!(rig.reported(), ["found r/d/f"]);
     let other = rig.backend.report_contents(&path).unwrap();
     assert_ne!(one, other);
     let paths = ["r/none/", "elsewhere/"].map(|path| rig.absolute(path));

@@ -1,19 +1,8 @@
-//! A backend on a temporary directory, for the tests of this room.
-//!
-//! Records are made by hand, with the handles of real directories, so a test decides which events
-//! there are and what the disk has when they are handled. The kernel's own events of the
-//! preparations are dropped.
+//! Makes events for [`Rig`] of records with the handles of real directories.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use mio::{Poll, Token, Waker};
-use tempfile::TempDir;
+use std::time::Duration;
 
 use super::FanotifyBackend;
 use super::places::handle_of;
@@ -21,88 +10,22 @@ use super::records::count;
 use super::records::tests::{info, record};
 use crate::sys;
 use crate::test_skip::skip;
-use crate::watch::reader::Chunk;
-use crate::watch::{Backend, Event, Follow, InotifyMode, Loss, Observer, Scope};
-
-/// The limit of a wait. Only a failing test reaches it.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::watch::reader::{Chunk, Reader};
+use crate::watch::{InotifyMode, test_rig};
 
 /// The kind of a directory's events.
 pub const DIR: u64 = libc::FAN_ONDIR;
 
-/// Records reports as lines, with paths relative to the temporary directory.
-pub struct Reports {
-    base: Vec<u8>,
-    pub told: Vec<String>,
-    pub overflows: usize,
-    pub follow: Follow,
-}
-
-impl Reports {
-    fn add(&mut self, what: &str, paths: &[&[u8]]) {
-        let mut line = what.to_string();
-        for path in paths {
-            let path = path.strip_prefix(self.base.as_slice()).unwrap_or(path);
-            line.push(' ');
-            line.push_str(&String::from_utf8_lossy(path));
-        }
-        self.told.push(line);
-    }
-}
-
-impl Observer for Reports {
-    fn event(&mut self, event: Event<'_>) -> Follow {
-        match event {
-            Event::Create { path } => self.add("create", &[path]),
-            Event::Modify { path } => self.add("modify", &[path]),
-            Event::Attrib { path } => self.add("attrib", &[path]),
-            Event::Delete { path } => self.add("delete", &[path]),
-            Event::Move { from, to } => self.add("move", &[from, to]),
-        }
-        self.follow
-    }
-
-    fn renewed(&mut self, path: &[u8]) {
-        self.add("renewed", &[path]);
-    }
-
-    fn found(&mut self, path: &[u8], _: u64) {
-        self.add("found", &[path]);
-    }
-
-    fn written(&mut self, path: &[u8], closed: bool) {
-        self.add(if closed { "closed" } else { "written" }, &[path]);
-    }
-
-    fn overflow(&mut self) {
-        self.overflows += 1;
-    }
-
-    fn root_lost(&mut self, scope: usize, loss: Loss) {
-        self.told.push(format!("lost {scope} {loss:?}"));
-    }
-
-    fn root_back(&mut self, scope: usize) {
-        self.told.push(format!("back {scope}"));
-    }
-
-    fn out_of_watches(&mut self, _: &[u8]) {}
-
-    fn watch_failed(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
-        self.add(&format!("{what}: {error}"), &[path]);
-    }
-}
-
 /// The handle of a directory or file, as in events.
 pub type Handle = Vec<u8>;
 
-/// A backend that watches `r/` in a temporary directory, and its reports.
-pub struct Rig {
-    _dir: TempDir,
-    pub base: PathBuf,
-    poll: Poll,
-    pub backend: FanotifyBackend,
-    pub reports: Reports,
+/// A backend on a temporary directory.
+pub type Rig = test_rig::Rig<FanotifyBackend>;
+
+impl test_rig::TestedBackend for FanotifyBackend {
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
+    }
 }
 
 impl Rig {
@@ -119,93 +42,33 @@ impl Rig {
         let top = File::open(&rig.base).unwrap();
         sys::fanotify_mark(rig.backend.places.descriptor(), flags, 0, top.as_fd()).unwrap();
         rig.change(|_| {});
-        rig.quiet();
+        rig.reported();
         rig.reports.overflows = 0;
         Some(rig)
     }
 
     /// Returns a rig that watches these directories, like [`Rig::new`]. The file system has a mark.
     pub fn with_roots(paths: &[&str], roots: &[&str]) -> Option<Rig> {
-        let dir = tempfile::tempdir().unwrap();
-        let base = dir.path().canonicalize().unwrap();
-        let poll = Poll::new().unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let staleness = Some(Duration::from_secs(3600));
-        let backend = match FanotifyBackend::new(InotifyMode::CloseWrite, staleness, waker) {
-            Ok(backend) => backend,
+        let start = |waker| FanotifyBackend::new(InotifyMode::CloseWrite, staleness, waker);
+        let mut rig = match Rig::start(start) {
+            Ok(rig) => rig,
             Err(why) => {
                 skip(&format!("fanotify cannot be used: {why}"));
                 return None;
             }
         };
-        let mut rig = Rig {
-            poll,
-            backend,
-            reports: Reports {
-                base: [base.as_os_str().as_bytes(), b"/"].concat(),
-                told: Vec::new(),
-                overflows: 0,
-                follow: Follow::Nothing,
-            },
-            base,
-            _dir: dir,
-        };
         for path in roots.iter().chain(paths) {
             rig.make(path);
         }
-        let scopes = roots.iter().map(|root| Scope {
-            root: rig.absolute(root),
-            wants: Arc::new(|path| !path.windows(4).any(|part| part == b"/no/")),
-        });
-        rig.backend.set_scopes(scopes.collect());
+        let scopes = roots.iter().map(|root| rig.scope(root)).collect();
+        rig.backend.set_scopes(scopes);
         if let Some((_, why)) = rig.backend.take_refused().first() {
             skip(&format!("fanotify cannot be used here: {why}"));
             return None;
         }
-        rig.quiet();
+        rig.reported();
         Some(rig)
-    }
-
-    pub fn path(&self, path: &str) -> PathBuf {
-        self.base.join(path)
-    }
-
-    /// Returns the absolute path of a relative one, as the backend has it.
-    pub fn absolute(&self, path: &str) -> Vec<u8> {
-        [&self.reports.base, path.as_bytes()].concat()
-    }
-
-    fn make(&self, path: &str) {
-        if path.ends_with('/') {
-            fs::create_dir_all(self.path(path)).unwrap();
-        } else {
-            fs::write(self.path(path), b"").unwrap();
-        }
-    }
-
-    /// Changes the disk, and drops the events of that.
-    pub fn change(&mut self, change: impl FnOnce(&Rig)) {
-        change(self);
-        self.drop_events();
-    }
-
-    /// Makes these files and directories, and drops the events of that.
-    pub fn add(&mut self, paths: &[&str]) {
-        self.change(|rig| paths.iter().for_each(|path| rig.make(path)));
-    }
-
-    /// Renames on disk, and drops the events of that.
-    pub fn mv(&mut self, from: &str, to: &str) {
-        self.change(|rig| fs::rename(rig.path(from), rig.path(to)).unwrap());
-    }
-
-    /// Exchanges two names on disk, and drops the events of that.
-    pub fn exchange(&mut self, one: &str, other: &str) {
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        self.change(|rig| {
-            renameat2(AT_FDCWD, &rig.path(one), AT_FDCWD, &rig.path(other), flags).unwrap();
-        });
     }
 
     /// Removes a file or an empty directory, and drops the events of that.
@@ -214,14 +77,6 @@ impl Rig {
             true => fs::remove_dir_all(rig.path(path)).unwrap(),
             false => fs::remove_file(rig.path(path)).unwrap(),
         });
-    }
-
-    fn drop_events(&mut self) {
-        let end = Instant::now() + LIMIT;
-        while !self.backend.reader.catch_up(Duration::from_millis(100)) {
-            assert!(Instant::now() < end, "the events are not read");
-        }
-        drop(self.backend.reader.take());
     }
 
     /// Returns the handle of what is at a path.
@@ -277,27 +132,11 @@ impl Rig {
     pub fn handle_all(&mut self, records: &[Vec<u8>]) -> Vec<String> {
         let start = self.backend.reader.taken();
         self.queue_at(start, records);
-        self.quiet()
+        self.reported()
     }
 
     /// Handles one record, like [`Rig::handle_all`].
     pub fn handle_one(&mut self, record: &Vec<u8>) -> Vec<String> {
         self.handle_all(std::slice::from_ref(record))
-    }
-
-    /// Runs turns until everything has been reported. Returns the reports.
-    pub fn quiet(&mut self) -> Vec<String> {
-        let end = Instant::now() + LIMIT;
-        let mark = self.backend.event_mark();
-        let mut events = mio::Events::with_capacity(1);
-        loop {
-            self.backend.turn(Instant::now(), &mut self.reports);
-            if self.backend.has_reported(mark) && !self.backend.crawling() {
-                return std::mem::take(&mut self.reports.told);
-            }
-            assert!(Instant::now() < end, "{:?}", self.reports.told);
-            let pause = Some(Duration::from_millis(2));
-            self.poll.poll(&mut events, pause).unwrap();
-        }
     }
 }

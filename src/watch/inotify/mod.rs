@@ -25,7 +25,7 @@
 //! | `reconcile` | corrects the tree by comparison with the disk |
 //! | `apply_listing` | applies the listing of a directory |
 //! | `roots` | the roots of trees: set, lost, found again |
-//! | `test_rig` | a backend on a temporary directory, for tests |
+//! | `test_rig` | makes events of real watches, for tests |
 //! | `event_tests` | tests of events that differ from the tree or the disk |
 
 mod apply_listing;
