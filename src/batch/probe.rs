@@ -257,9 +257,15 @@ fn is_named_rsync(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/script.rs"]
+#[allow(dead_code, reason = "these tests use one of its two items")]
+mod script;
+
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::script::write_script;
     use super::*;
 
     #[test]
@@ -315,11 +321,11 @@ mod tests {
         let path = directory.path().join("rsync");
         let plain = || Binary::plain(path.as_os_str().as_bytes()).is_some();
         for _ in 0..2 {
-            fs::copy(&installed.path, &path).unwrap();
+            let copied = Command::new("cp").arg(&installed.path).arg(&path).status();
+            assert!(copied.unwrap().success());
             assert!(plain() && plain());
             fs::remove_file(&path).unwrap();
-            fs::write(&path, "#!/bin/sh\n").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_script(&path, "#!/bin/sh\n");
             assert!(!plain() && !plain());
             fs::remove_file(&path).unwrap();
         }
@@ -338,8 +344,7 @@ mod tests {
             ),
         ] {
             let path = directory.path().join(name);
-            fs::write(&path, format!("#!/bin/sh\ncat >/dev/null\n{text}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_script(&path, &format!("cat >/dev/null\n{text}\n"));
             let modified = SystemTime::UNIX_EPOCH;
             assert!(!Binary { path, modified }.try_missing().unwrap(), "{name}");
         }
