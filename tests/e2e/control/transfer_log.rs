@@ -17,10 +17,13 @@ fn entries(dir: &Dir, words: &[&str]) -> Vec<LogEntry> {
     text.lines().map(entry).collect()
 }
 
-/// Returns operation and path of each entry.
+/// Returns operation and path of each entry. A new file can be sent twice, as it is created and as
+/// it is closed; this is one here.
 fn told(dir: &Dir, words: &[&str]) -> Vec<(String, String)> {
     let entries = entries(dir, words).into_iter();
-    entries.map(|entry| (entry.operation, entry.path)).collect()
+    let mut told: Vec<_> = entries.map(|entry| (entry.operation, entry.path)).collect();
+    told.dedup();
+    told
 }
 
 fn pair(operation: &str, path: &str) -> (String, String) {
@@ -181,12 +184,10 @@ fn the_log_is_limited_and_can_be_disabled() {
         assert!(fs::metadata(file).unwrap().len() <= 2048);
     }
     assert!(!kept.iter().any(|entry| entry.path.starts_with("/0-")));
-    assert_eq!(
-        kept.iter()
-            .filter(|entry| entry.path.starts_with("/5-"))
-            .count(),
-        10
-    );
+    // A file can be sent twice, as it is created and as it is closed.
+    let paths = kept.iter().map(|entry| &entry.path);
+    let last: BTreeSet<_> = paths.filter(|path| path.starts_with("/5-")).collect();
+    assert_eq!(last.len(), 10);
 
     dir.put("config.lua", dir.expand(&with("transferLogSize = 0")));
     done(&dir, &["reload"]);
