@@ -6,6 +6,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `watcher` | assigns trees to backends, and passes calls to them |
+//! | `watcher_tests` | its tests |
 //! | `backend` | the interface of a source of events |
 //! | `backend_view` | the observer of one backend |
 //! | `inotify` | events of inotify(7): one watch for each directory |

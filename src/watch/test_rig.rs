@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,16 @@ pub struct Reports {
 }
 
 impl Reports {
+    /// Returns reports of paths below a directory.
+    pub fn below(base: &Path) -> Reports {
+        Reports {
+            base: [base.as_os_str().as_bytes(), b"/"].concat(),
+            told: Vec::new(),
+            overflows: 0,
+            follow: Follow::Nothing,
+        }
+    }
+
     fn add(&mut self, what: &str, paths: &[&[u8]]) {
         let mut line = what.to_string();
         for path in paths {
@@ -109,12 +119,7 @@ impl<B: TestedBackend> Rig<B> {
         Ok(Rig {
             poll,
             backend: start(waker)?,
-            reports: Reports {
-                base: [base.as_os_str().as_bytes(), b"/"].concat(),
-                told: Vec::new(),
-                overflows: 0,
-                follow: Follow::Nothing,
-            },
+            reports: Reports::below(&base),
             base,
             _dir: dir,
         })

@@ -18,10 +18,8 @@ use super::{CrawlProgress, InotifyMode, Observer};
 use crate::log;
 use crate::mount_table;
 
-/// The number of directories from which on a tree is served by fanotify, if it can be used.
+/// The number of directories of a large tree.
 const MANY_DIRECTORIES: usize = 20_000;
-/// The number of additional directories after which the sizes of trees are checked again.
-const SIZE_INTERVAL: usize = 10_000;
 
 /// Watches directory trees.
 ///
@@ -42,6 +40,8 @@ pub struct Watcher {
     lost: HashSet<Vec<u8>>,
     /// The initial scan is over: from then on, events count.
     has_started: bool,
+    /// The number of directories from which on a tree is served by fanotify, if it can be used.
+    many_directories: usize,
     /// The number of watches at which the sizes of trees are checked.
     size_check: usize,
 }
@@ -73,6 +73,7 @@ impl Watcher {
             trees: Vec::new(),
             lost: HashSet::new(),
             has_started: false,
+            many_directories: MANY_DIRECTORIES,
             size_check: MANY_DIRECTORIES,
         })
     }
@@ -147,7 +148,7 @@ impl Watcher {
         match self.choice {
             WatchChoice::Inotify => tree.why = "settings".into(),
             WatchChoice::Auto if !is_file_system_root() => {
-                let number = MANY_DIRECTORIES;
+                let number = self.many_directories;
                 tree.why =
                     format!("not the root of a file system, fewer than {number} directories");
             }
@@ -229,12 +230,13 @@ impl Watcher {
         if !is_reading || self.inotify.watched() < self.size_check {
             return;
         }
-        self.size_check = self.inotify.watched() + SIZE_INTERVAL;
+        let many = self.many_directories;
+        self.size_check = self.inotify.watched() + many / 2;
         let is_small = |tree: &&TreeBackend| tree.kind == BackendKind::Inotify && !tree.is_final;
         let trees: Vec<_> = self.trees.iter().filter(is_small).cloned().collect();
         for tree in trees {
-            if self.inotify.tree_size(&tree.root).directories >= MANY_DIRECTORIES {
-                let why = format!("more than {MANY_DIRECTORIES} directories");
+            if self.inotify.tree_size(&tree.root).directories >= many {
+                let why = format!("more than {many} directories");
                 self.promote(&tree.root, &why, observer);
             }
         }
@@ -274,7 +276,7 @@ impl Watcher {
             let lost: Vec<_> = self.lost.iter().cloned().collect();
             self.inotify.expect_lost(&lost);
         }
-        self.size_check = MANY_DIRECTORIES;
+        self.size_check = self.many_directories;
         self.inotify
             .set_scopes(self.scopes_of(BackendKind::Inotify));
         if self.has_started {
@@ -459,3 +461,7 @@ impl Watcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watcher_tests.rs"]
+mod tests;
