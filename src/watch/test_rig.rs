@@ -142,11 +142,11 @@ impl<B: TestedBackend> Rig<B> {
         [&self.reports.base, path.as_bytes()].concat()
     }
 
-    /// Makes a file or directory, whose path ends with `/`.
+    /// Makes a file or directory, whose path ends with `/`, and the directories above it.
     pub fn make(&self, path: &str) {
-        if path.ends_with('/') {
-            fs::create_dir_all(self.path(path)).unwrap();
-        } else {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        fs::create_dir_all(self.path(directory)).unwrap();
+        if !name.is_empty() {
             fs::write(self.path(path), b"").unwrap();
         }
     }

@@ -27,6 +27,7 @@
 //! | `roots` | the roots of trees: set, lost, found again |
 //! | `test_rig` | makes events of real watches, for tests |
 //! | `event_tests` | tests of events that differ from the tree or the disk |
+//! | `listing_tests` | tests of the listings of directories |
 
 mod apply_listing;
 mod arena;
@@ -36,6 +37,8 @@ mod deferred_events;
 mod dispatch;
 #[cfg(test)]
 mod event_tests;
+#[cfg(test)]
+mod listing_tests;
 mod moves;
 mod reconcile;
 pub mod records;

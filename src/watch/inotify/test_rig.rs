@@ -28,13 +28,19 @@ impl Rig {
     /// Returns a rig that watches `r/`, with these files and directories, which end with `/`. The
     /// scope does not want directories of the name `no`.
     pub fn new(paths: &[&str]) -> Rig {
+        let mut rig = Rig::with(paths);
+        let scope = rig.scope("r/");
+        rig.backend.set_scopes(vec![scope]);
+        assert_eq!(rig.quiet(), [""; 0]);
+        rig
+    }
+
+    /// Returns a rig that watches nothing, with `r/` and these files and directories.
+    pub fn with(paths: &[&str]) -> Rig {
         let start = |waker| InotifyBackend::new(InotifyMode::CloseWrite, None, waker);
         let mut rig = Rig::start(start).unwrap();
         rig.add(&["r/"]);
         rig.add(paths);
-        let scope = rig.scope("r/");
-        rig.backend.set_scopes(vec![scope]);
-        assert_eq!(rig.quiet(), [""; 0]);
         rig
     }
 
@@ -96,16 +102,22 @@ impl Rig {
         wanted.sort();
         let text = |paths: &[Vec<u8>]| String::from_utf8_lossy(&paths.join(&b' ')).into_owned();
         assert_eq!(text(&watched), text(&wanted), "{told:?}");
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(self.kernel_watches(), numbers, "{told:?}");
+    }
+
+    /// Returns the descriptors of all watches of the kernel.
+    pub fn kernel_watches(&self) -> Vec<i32> {
         let number = self.backend.inotify.as_fd().as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
         let wd = |line: &str| {
             let number = line.strip_prefix("inotify wd:")?.split(' ').next()?;
             i32::from_str_radix(number, 16).ok()
         };
-        let mut kernel: Vec<i32> = info.lines().filter_map(wd).collect();
-        kernel.sort_unstable();
-        numbers.sort_unstable();
-        assert_eq!(kernel, numbers, "{told:?}");
+        let mut watches: Vec<i32> = info.lines().filter_map(wd).collect();
+        watches.sort_unstable();
+        watches
     }
 }
 
