@@ -161,3 +161,33 @@ fn after_moves(items: &[CopyItem], path: &[u8]) -> Vec<u8> {
     }
     path
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_follows_the_moves() {
+        let item = |path: &str, to: Option<&str>| CopyItem {
+            change: Change::Move,
+            path: path.into(),
+            to: to.map(Into::into),
+        };
+        let items = [
+            item("/a/", Some("/b/")),
+            item("/x", None),
+            item("/b/f", Some("/g")),
+        ];
+        for (path, moved) in [
+            ("/a", "/b"),
+            ("/a/d", "/b/d"),
+            ("/a/f", "/g"),
+            ("/ab/f", "/ab/f"),
+            ("/g", "/g"),
+            ("/x", "/x"),
+        ] {
+            let found = after_moves(&items, path.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&found), moved, "{path}");
+        }
+    }
+}

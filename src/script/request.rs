@@ -145,3 +145,58 @@ impl RequestQueue {
         self.0.borrow().iter().filter(is_wanted).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mlua::Lua;
+
+    use super::*;
+    use crate::queue::Etype;
+    use crate::sync::tests::sync_of;
+
+    #[test]
+    fn processes_for_nothing_are_told_from_those_for_entries() {
+        let lua = Lua::new();
+        let mut sync = sync_of(b"/src/");
+        let mut ids = Vec::new();
+        for path in [b"/a", b"/b"] {
+            sync.queue.push(Etype::Modify, path, None, 0);
+            ids = sync.queue.iter().map(|delay| delay.id()).collect();
+        }
+        let handle = SyncHandle::of_sync(&lua, sync);
+        let other = SyncHandle::of_sync(&lua, sync_of(b"/other/"));
+        let requests = RequestQueue::default();
+        let request = |ids: &[DelayId]| {
+            requests.push(ScriptRequest::Spawn(SpawnRequest {
+                handle: Rc::clone(&handle),
+                agent: lua.create_table().unwrap(),
+                ids: ids.to_vec(),
+                program: b"true".to_vec(),
+                args: Vec::new(),
+                stdin: None,
+                captured: false,
+                environment: Vec::new(),
+                transfer: None,
+                reading: None,
+            }));
+        };
+        let first = ids[0].serial();
+        let last = ids[1].serial();
+        assert!(!requests.are_for_none_up_to(last));
+        assert_eq!(requests.spawns(), 0);
+        request(&[]);
+        assert!(requests.are_for_none_up_to(last));
+        // It is for an entry that was queued later.
+        request(&ids[1..]);
+        assert!(requests.are_for_none_up_to(first));
+        assert!(!requests.are_for_none_up_to(last));
+        request(&ids[..1]);
+        assert!(!requests.are_for_none_up_to(first));
+        assert!(requests.are_for_none_up_to(first - 1));
+        assert_eq!(requests.spawns(), 3);
+        assert_eq!(requests.spawns_of(&handle), 3);
+        assert_eq!(requests.spawns_of(&other), 0);
+        assert_eq!(requests.take().len(), 3);
+        assert!(requests.is_empty() && !requests.are_for_none_up_to(last));
+    }
+}

@@ -191,6 +191,22 @@ fn a_report_file_wakes_the_loop() {
     assert!(timeout < Duration::from_secs(60), "{timeout:?}");
 }
 
+/// Nothing else would wake the loop at that time.
+#[test]
+fn an_alarm_wakes_the_loop() {
+    for (alarm, is_due) in [("", false), ("alarm(now() + 3600, function() end)", true)] {
+        let mut site = Site::new();
+        site.configure("", &["one"]);
+        let file = site.path("lsyncd.conf.lua");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, text + alarm).unwrap();
+        let event_loop = site.start();
+        let now = event_loop.context.clock.now();
+        let due = event_loop.sending.due(true, now);
+        assert_eq!(due.is_some_and(|due| due > now), is_due, "{due:?}");
+    }
+}
+
 #[test]
 fn a_command_is_for_its_sync_alone() {
     let mut site = Site::new();
