@@ -238,3 +238,54 @@ fn a_target_that_is_not_mounted_is_left_alone() {
         assert_eq!(daemon.terminate(), Some(143));
     }
 }
+
+/// A directory that is mounted at a second path of the source has one watch for both.
+#[test]
+fn changes_of_a_directory_at_two_paths_arrive_at_both() {
+    let dir = site();
+    dir.mkdir("twice");
+    let mount = format!("{BIND} && mount --bind @DIR@/disk @SRC@/twice");
+    let Some(mut daemon) = among_mounts(&dir, &rsync(), &mount) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "twice/a", "a");
+    let both = |daemon: &mut Running<'_>, name: &str, content: &str| {
+        for top in ["in", "twice"] {
+            has(&dir, daemon, &format!("{top}/{name}"), content);
+        }
+    };
+    inside(
+        &dir,
+        &daemon,
+        "mkdir -p @SRC@/in/d/e; echo 1 > @SRC@/in/d/e/f",
+    );
+    both(&mut daemon, "d/e/f", "1\n");
+    inside(
+        &dir,
+        &daemon,
+        "echo 2 > @SRC@/twice/d/e/g; mv @SRC@/twice/d @SRC@/twice/h",
+    );
+    both(&mut daemon, "h/e/g", "2\n");
+    inside(
+        &dir,
+        &daemon,
+        "echo 3 > @SRC@/in/h/e/f; rm @SRC@/twice/h/e/g; mv @SRC@/in/h/e @SRC@/in/i",
+    );
+    both(&mut daemon, "i/f", "3\n");
+    inside(&dir, &daemon, "echo 4 > @SRC@/twice/i/j");
+    both(&mut daemon, "i/j", "4\n");
+    daemon.wait_for("what has gone is removed at both", |_| {
+        [
+            "in/h/e",
+            "twice/h/e",
+            "in/d",
+            "twice/d",
+            "in/i/g",
+            "twice/i/g",
+        ]
+        .iter()
+        .all(|name| !dir.trg(name).exists())
+    });
+    // The paths do not take the watch from each other again and again.
+    settled(&dir, &mut daemon, "s1");
+}
