@@ -26,7 +26,9 @@ fn flush_and_usr1_end_the_delay_of_what_waits() {
     let config = one("").replace("delay = 1", "delay = 86400");
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     for (calls, by_signal) in [(2, false), (3, true)] {
-        dir.write(format!("f{calls}"), "x");
+        // A file that is written in the source has more events, which may be read after the flush.
+        let file = dir.put("new", "x");
+        std::fs::rename(file, dir.src(format!("f{calls}"))).unwrap();
         daemon.wait_for("it is queued", |_| status(&dir).syncs[0].pending == 1);
         if by_signal {
             daemon.signal(Signal::SIGUSR1)
