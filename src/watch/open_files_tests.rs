@@ -221,3 +221,191 @@ fn asking_for_one_file_does_not_look_through_all() {
     assert_eq!(open_files.being_written_of(asked(), &paths, now), [path]);
     assert_eq!(open_files.len(), 501);
 }
+
+/// What is at the path of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Nothing,
+    Directory,
+    Fifo,
+    Symlink,
+    /// A file that is not open.
+    Closed,
+    /// A file that is open for writing.
+    Writer,
+    /// A file that this user must not read.
+    Unreadable,
+}
+
+const ALL: [There; 7] = [
+    There::Nothing,
+    There::Directory,
+    There::Fifo,
+    There::Symlink,
+    There::Closed,
+    There::Writer,
+    There::Unreadable,
+];
+
+/// Makes the object at a path. Returns the writer.
+fn put(path: &Path, there: There) -> Option<File> {
+    match there {
+        There::Nothing => {}
+        There::Directory => std::fs::create_dir(path).unwrap(),
+        There::Fifo => mknod(path, SFlag::S_IFIFO, Mode::S_IRWXU, 0).unwrap(),
+        There::Symlink => std::os::unix::fs::symlink("none", path).unwrap(),
+        There::Closed => make(path),
+        There::Writer => return Some(File::create(path).unwrap()),
+        There::Unreadable => mknod(path, SFlag::S_IFREG, Mode::empty(), 0).unwrap(),
+    }
+    None
+}
+
+/// Calls `test` for each kind of object, as a user that permissions stop.
+fn for_each_kind(test: impl Fn(There, &[u8]) + Send + Sync) {
+    crate::test_user::without_rights_of_root(|directory| {
+        for there in ALL {
+            let path = directory.join(format!("{there:?}"));
+            let _writer = put(&path, there);
+            test(there, path.as_os_str().as_bytes());
+        }
+    });
+}
+
+#[test]
+fn an_object_is_complete_or_open_or_no_file() {
+    for_each_kind(|there, path| {
+        let is_as_expected = match check_writer(path) {
+            WriteCheck::Other => matches!(there, There::Nothing | There::Directory | There::Fifo),
+            WriteCheck::Complete => matches!(there, There::Symlink | There::Closed),
+            WriteCheck::Open { certain: true } => there == There::Writer,
+            WriteCheck::Open { certain: false } => there == There::Unreadable,
+        };
+        assert!(is_as_expected, "{there:?}");
+    });
+}
+
+/// A FIFO may take the name between the checks, which would block the loop.
+#[test]
+fn a_file_is_opened_without_waiting_or_following() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, link) = (directory.path().join("f"), directory.path().join("l"));
+    put(&file, There::Closed);
+    std::os::unix::fs::symlink("f", &link).unwrap();
+    assert!(open(link.as_os_str()).is_err());
+    let opened = open(file.as_os_str()).unwrap();
+    let flags = rustix::fs::fcntl_getfl(&opened).unwrap();
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
+}
+
+/// Returns the reports of one file that is due, and its state after that.
+fn checked(path: &[u8], state: OpenFile, now: Instant) -> (usize, Option<OpenFile>) {
+    let mut open_files = OpenFiles::new(Some(STALENESS));
+    open_files.scheduled.insert((1, path.to_vec()), state);
+    open_files.due = Some(now);
+    let mut reports = Reports(Vec::new());
+    open_files.report_due(&|_, path| vec![path.to_vec()], now, &mut reports);
+    assert!(reports.0.iter().all(|reported| reported == path));
+    let after = open_files.remove(1, path);
+    assert!(open_files.is_empty());
+    (reports.0.len(), after)
+}
+
+const STALENESS: Duration = Duration::from_secs(60);
+
+/// Written, awaited, reported before, and the age of the change.
+fn states(now: Instant) -> Vec<OpenFile> {
+    let mut states = Vec::new();
+    for bits in 0..16 {
+        let is_set = |bit: u32| bits >> bit & 1 == 1;
+        states.push(OpenFile {
+            since: if is_set(0) { now - STALENESS } else { now },
+            due: now,
+            written: is_set(1),
+            awaited: is_set(2),
+            open: is_set(3),
+            reported: is_set(3),
+        });
+    }
+    states
+}
+
+#[test]
+fn a_due_file_is_reported_when_it_is_complete_or_too_old() {
+    let now = Instant::now() + STALENESS;
+    for_each_kind(|there, path| {
+        for state in states(now) {
+            let news = state.written || state.awaited;
+            let is_reported = match there {
+                There::Nothing | There::Directory | There::Fifo => state.awaited,
+                There::Symlink | There::Closed => news,
+                There::Writer | There::Unreadable => news && state.since < now,
+            };
+            let is_kept = there == There::Writer || there == There::Unreadable && news;
+            let (reports, after) = checked(path, state, now);
+            let what = (there, state);
+            assert_eq!(reports, usize::from(is_reported), "{what:?}");
+            let expected = is_kept.then(|| OpenFile {
+                since: now,
+                due: now + STALENESS,
+                written: state.written && !is_reported,
+                awaited: state.awaited && !is_reported,
+                open: true,
+                reported: state.reported || is_reported,
+            });
+            assert_eq!(after, expected, "{what:?}");
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_asked_for_is_awaited_if_it_is_open() {
+    let now = Instant::now() + STALENESS;
+    for_each_kind(|there, path| {
+        for state in states(now) {
+            for wanted in [false, true] {
+                let news = state.written || state.awaited;
+                let is_old = !news && !state.open && state.since < now;
+                let is_open = match there {
+                    There::Writer => true,
+                    There::Unreadable => state.written,
+                    _ => false,
+                };
+                let is_checked = wanted || is_old;
+                let mut expected = state;
+                expected.open |= is_open && is_old;
+                expected.awaited |= is_open && wanted;
+                let (mut after, mut found) = (state, Vec::new());
+                let paths = [path.to_vec()];
+                let is_kept = check_file(&paths, &mut after, &|_| wanted, &mut found, now);
+                let what = (there, state, wanted);
+                assert_eq!(is_kept, !is_checked || is_open || news, "{what:?}");
+                assert_eq!(after, expected, "{what:?}");
+                assert_eq!(found.len(), usize::from(is_open && wanted), "{what:?}");
+            }
+        }
+    });
+}
+
+/// Each check visits all files.
+#[test]
+fn files_that_are_due_one_after_the_other_are_checked_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
+    let _writer = File::create(&path).unwrap();
+    let path = path.as_os_str().as_bytes();
+    let now = Instant::now();
+    let mut open_files = OpenFiles::new(Some(STALENESS));
+    open_files.touched(1, path, true, now);
+    open_files.push_last();
+    let later = now + CHECK_DELAY;
+    open_files.update_due(later);
+    assert_eq!(open_files.next_deadline(), Some(later + MIN_CHECK_INTERVAL));
+    // A file that is asked for after its check would have been due.
+    let mut open_files = OpenFiles::new(Some(STALENESS));
+    open_files.touched(1, path, false, now);
+    let asked = [((1, path.to_vec()), path.to_vec())];
+    let paths = |_, path: &[u8]| vec![path.to_vec()];
+    assert_eq!(open_files.being_written_of(asked, &paths, later), [path]);
+    assert_eq!(open_files.next_deadline(), Some(later + MIN_CHECK_INTERVAL));
+}

@@ -338,6 +338,9 @@ mod tests {
         overflow: || b"overflow".to_vec(),
     };
 
+    /// The limit of a wait. Only a failing test reaches it.
+    const LIMIT: Duration = Duration::from_secs(60);
+
     fn reader_of(pipe: &io::PipeReader, waker: Arc<Waker>) -> Reader {
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         Reader::start(pipe.as_fd(), BYTES, None, waker).unwrap()
@@ -385,5 +388,48 @@ mod tests {
         assert_eq!(taken(1), [half.len()]);
         reader.shared.hand_over(b"more");
         assert_eq!(taken(usize::MAX), [b"overflow".len(), b"more".len()]);
+    }
+
+    /// Events that follow do not matter: there may always be some.
+    #[test]
+    fn events_before_a_mark_have_passed_when_they_are_taken() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (pipe, mut writer) = io::pipe().unwrap();
+        let reader = reader_of(&pipe, waker);
+        writer.write_all(b"abc").unwrap();
+        let mark = reader.mark();
+        assert!(reader.catch_up(LIMIT));
+        writer.write_all(b"def").unwrap();
+        assert!(reader.catch_up(LIMIT));
+        assert!(!reader.passed(mark));
+        while reader.taken() < mark {
+            assert_eq!(reader.take_some(1).len(), 1);
+        }
+        assert!(reader.passed(mark));
+    }
+
+    /// Something is being read, but nothing of it was there at the call.
+    #[test]
+    fn catching_up_does_not_wait_for_later_events() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (pipe, _writer) = io::pipe().unwrap();
+        let reader = reader_of(&pipe, waker);
+        reader.shared.reading.store(true, Ordering::SeqCst);
+        assert!(reader.catch_up(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_reader_does_not_pause_if_the_loop_waits() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (pipe, _writer) = io::pipe().unwrap();
+        let reader = reader_of(&pipe, waker);
+        reader.shared.lock().is_awaited = true;
+        let begin = Instant::now();
+        reader.shared.rest(LIMIT);
+        assert!(begin.elapsed() < LIMIT);
+        assert!(!reader.shared.lock().is_awaited);
     }
 }

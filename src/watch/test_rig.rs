@@ -176,6 +176,11 @@ impl<B: TestedBackend> Rig<B> {
         });
     }
 
+    /// Returns the poll that the backend wakes.
+    pub fn poll(&mut self) -> &mut Poll {
+        &mut self.poll
+    }
+
     fn drop_events(&mut self) {
         let end = Instant::now() + LIMIT;
         while !self.backend.reader().catch_up(Duration::from_millis(100)) {

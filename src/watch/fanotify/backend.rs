@@ -447,3 +447,7 @@ impl Backend for FanotifyBackend {
         self.open_files.report_all(&paths, observer);
     }
 }
+
+#[cfg(test)]
+#[path = "backend_tests.rs"]
+mod tests;

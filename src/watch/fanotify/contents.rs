@@ -227,8 +227,11 @@ pub fn open(parent: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{File, create_dir_all};
-    use std::os::unix::fs::symlink;
+    use std::fs::{File, Permissions, create_dir_all};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
 
     #[test]
     fn a_swapped_component_does_not_lead_out() {
@@ -320,5 +323,145 @@ mod tests {
         found.sort();
         found.dedup();
         assert_eq!((all, found.len()), (3204, 3204));
+    }
+
+    fn read_of(top: &Path, wants: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> ContentsRead {
+        let scope = crate::watch::Scope {
+            root: b"/top/".to_vec(),
+            wants: Arc::new(wants),
+        };
+        let scopes = Scopes::new(vec![scope]);
+        let top = File::open(top).unwrap();
+        ContentsRead::new(top.into(), b"/top/".to_vec(), Tell::All, scopes)
+    }
+
+    /// Reads on a thread. Returns the number of paths in each batch, all paths, and the numbers of
+    /// all errors.
+    fn read_on_thread(read: ContentsRead) -> (Vec<usize>, Vec<Vec<u8>>, Vec<Option<i32>>) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let running = read.go_on(waker).unwrap();
+        let (mut lengths, mut paths, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (found, error) in running.found {
+            lengths.push(found.len());
+            paths.extend(found);
+            errors.extend(error.map(|error| error.raw_os_error()));
+        }
+        paths.sort();
+        (lengths, paths, errors)
+    }
+
+    #[test]
+    fn a_thread_hands_over_full_batches_and_the_rest() {
+        for (files, expected) in [(BATCH_PATHS - 1, 0), (BATCH_PATHS, 1)] {
+            let top = tempfile::tempdir().unwrap();
+            create_dir_all(top.path().join("d")).unwrap();
+            for number in 0..files {
+                File::create(top.path().join(format!("d/{number}"))).unwrap();
+            }
+            let (lengths, paths, errors) = read_on_thread(read_of(top.path(), |_| true));
+            assert_eq!(lengths, [BATCH_PATHS, expected]);
+            assert_eq!(paths.len(), files + 1);
+            assert_eq!(errors, []);
+        }
+    }
+
+    /// The rest is read all the same.
+    #[test]
+    fn a_directory_that_cannot_be_read_is_an_error() {
+        crate::test_user::without_rights_of_root(|top| {
+            for name in ["a/closed", "a/open", "b"] {
+                create_dir_all(top.join(name)).unwrap();
+                File::create(top.join(name).join("f")).unwrap();
+            }
+            let closed = top.join("a/closed");
+            std::fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
+            let names = ["a/", "a/closed/", "a/open/", "a/open/f", "b/", "b/f"];
+            let expected = names.map(|name| [b"/top/", name.as_bytes()].concat());
+            let mut read = read_of(top, |_| true);
+            let (mut found, mut errors) = (Vec::new(), Vec::new());
+            loop {
+                match read.step(true, &mut |path| found.push(path)) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => errors.push(error.raw_os_error()),
+                }
+            }
+            found.sort();
+            assert_eq!(
+                (&found[..], &errors[..]),
+                (&expected[..], &[Some(libc::EACCES)][..])
+            );
+            let (_, found, errors) = read_on_thread(read_of(top, |_| true));
+            assert_eq!(
+                (&found[..], &errors[..]),
+                (&expected[..], &[Some(libc::EACCES)][..])
+            );
+            std::fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+        });
+    }
+
+    /// The scope answers after the reader has been dropped, and lists the directories for which it
+    /// is asked until the thread ends.
+    #[test]
+    fn a_thread_ends_if_nobody_waits_for_it() {
+        let top = tempfile::tempdir().unwrap();
+        create_dir_all(top.path().join("a/x/y")).unwrap();
+        for number in 0..BATCH_PATHS {
+            File::create(top.path().join(format!("a/{number}"))).unwrap();
+        }
+        let (open, gate) = channel::<()>();
+        let (sender, asked) = channel();
+        let gate = Mutex::new((gate, sender));
+        let read = read_of(top.path(), move |path| {
+            let gate = gate.lock().unwrap();
+            gate.1.send(path.to_vec()).unwrap();
+            let _ = gate.0.recv();
+            true
+        });
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        drop(read.go_on(waker).unwrap());
+        drop(open);
+        let asked: Vec<_> = asked.into_iter().collect();
+        assert_eq!(asked, [b"/a/".to_vec(), b"/a/x/".to_vec()]);
+    }
+
+    #[test]
+    fn more_than_some_entries_or_directories_are_too_much_for_the_loop() {
+        let top = tempfile::tempdir().unwrap();
+        let mut read = read_of(top.path(), |_| true);
+        let (entries, directories) = (MAX_INLINE_ENTRIES, MAX_INLINE_DIRECTORIES);
+        for (entries, directories, is_large) in [
+            (entries, directories, false),
+            (entries + 1, 1, true),
+            (1, directories + 1, true),
+            (1, directories + 2, true),
+        ] {
+            (read.entries, read.directories) = (entries, directories);
+            assert_eq!(read.is_large(), is_large, "{entries} {directories}");
+        }
+        for number in 0..=entries {
+            File::create(top.path().join(number.to_string())).unwrap();
+        }
+        let (found, on_thread) = read_all(File::open(top.path()).unwrap(), |_| true);
+        assert_eq!((found.len(), on_thread), (entries + 1, true));
+    }
+
+    #[test]
+    fn other_errors_do_not_say_that_a_directory_is_gone() {
+        let is_gone = |number| is_gone(&io::Error::from_raw_os_error(number));
+        for number in [
+            libc::ENOENT,
+            libc::ENOTDIR,
+            libc::ELOOP,
+            libc::ESTALE,
+            libc::EXDEV,
+        ] {
+            assert!(is_gone(number), "{number}");
+        }
+        for number in [libc::EACCES, libc::EMFILE, libc::ENOMEM, libc::EIO] {
+            assert!(!is_gone(number), "{number}");
+        }
     }
 }

@@ -377,5 +377,6 @@ fn a_directory_that_is_gone_and_open_has_no_changes() {
         let handle = handle_of(open[0].as_fd()).unwrap().0;
         let record = rig.event(CREATE, &handle, "f", None);
         assert_eq!(rig.handle_all(&[record]), [""; 0], "{is_deep}");
+        assert_eq!(rig.reports.overflows, 0, "{is_deep}");
     }
 }

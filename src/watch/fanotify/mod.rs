@@ -22,6 +22,7 @@
 //! | `roots` | the roots of scopes: set, lost, found again |
 //! | `tree_counts` | the sizes of trees, if they are needed |
 //! | `test_rig` | makes records of real directories, for the tests below |
+//! | `backend_tests` | tests of the limits and the order of a turn |
 //! | `event_tests` | tests of events of one name, of look-ups and rechecks |
 //! | `rename_tests` | tests of renames |
 //! | `root_tests` | tests of the roots |

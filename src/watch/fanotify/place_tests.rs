@@ -13,6 +13,20 @@ fn places() -> Option<Places> {
         .ok()
 }
 
+/// Returns a place that does not exist.
+fn unreal(path: &str) -> Place {
+    Place {
+        path: path.into(),
+        system: [1; 8],
+        handle: Vec::new(),
+        is_root: true,
+        device: 1,
+        mount: i32::MAX,
+        was_marked: false,
+        open: None,
+    }
+}
+
 #[test]
 fn a_lack_of_resources_says_nothing_about_a_directory() {
     let missing = |number| Refusal::Missing(io::Error::from_raw_os_error(number));
@@ -67,20 +81,10 @@ fn a_directory_that_is_being_deleted_is_gone() {
 
 #[test]
 fn a_mount_hides_the_directory_at_its_path() {
-    let place = |path: &str| Place {
-        path: path.into(),
-        system: [1; 8],
-        handle: Vec::new(),
-        is_root: true,
-        device: 1,
-        mount: 1,
-        was_marked: false,
-        open: None,
-    };
     let Some(mut places) = places() else {
         return;
     };
-    places.list = ["/a/", "/a/b/", "/c/"].map(place).into();
+    places.list = ["/a/", "/a/b/", "/c/"].map(unreal).into();
     let hidden: [(usize, &[u8], bool); 6] = [
         (0, b"/a/", false),
         (0, b"/a/x/", false),
@@ -154,4 +158,104 @@ fn setting_the_places_tells_what_has_changed() {
     assert_eq!(places.loss(0), Some(Loss::Deleted));
     assert_eq!(set(&mut places, &roots), (1, true, false));
     assert_eq!(places.list.len(), 1);
+}
+
+/// The trees of the other two roots are known.
+#[test]
+fn places_are_kept_if_their_tree_cannot_be_looked_at() {
+    let Some(mut places) = places() else {
+        return;
+    };
+    let paths = |list: &[Place]| -> Vec<String> {
+        let path = |place: &Place| String::from_utf8(place.path.clone()).unwrap();
+        list.iter().map(path).collect()
+    };
+    let missing = |number| Err(Refusal::Missing(io::Error::from_raw_os_error(number)));
+    let mut before: Vec<_> = ["/a/", "/a/b/", "/ab/", "/c/"].map(unreal).into();
+    places
+        .add_tree(b"/c/", Ok(vec![unreal("/c/")]), &mut before)
+        .unwrap();
+    places
+        .add_tree(b"/a/", missing(libc::EMFILE), &mut before)
+        .unwrap();
+    assert_eq!(paths(&places.list), ["/c/", "/a/", "/a/b/"]);
+    assert_eq!(paths(&before), ["/ab/", "/c/"]);
+    assert!(
+        places
+            .add_tree(b"/ab/", missing(libc::ENOENT), &mut before)
+            .is_err()
+    );
+    let inner = vec![unreal("/a/b/"), unreal("/a/b/c/")];
+    places.add_tree(b"/a/b/", Ok(inner), &mut before).unwrap();
+    assert_eq!(paths(&places.list), ["/c/", "/a/", "/a/b/", "/a/b/c/"]);
+    places.list.clear();
+}
+
+#[test]
+fn another_file_system_with_the_same_number_is_refused() {
+    let Some(mut places) = places() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = path_of(&directory.path().canonicalize().unwrap());
+    let place = match places.examine(&path, true) {
+        Ok(place) => place,
+        Err(why) => return crate::test_skip::skip(&format!("fanotify cannot be used: {why:?}")),
+    };
+    places.list = vec![unreal("/elsewhere/")];
+    assert!(places.examine(&path, true).is_ok());
+    places.list[0].system = place.system;
+    assert!(places.examine(&path, true).is_err());
+    places.list[0].device = place.device;
+    assert!(places.examine(&path, true).is_ok());
+    places.list.clear();
+}
+
+/// What is at the path: nothing, or another directory, on the device of the place or another one.
+#[test]
+fn a_place_is_unmounted_if_its_mount_is_gone() {
+    let Some(mut places) = places() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = path_of(&directory.path().canonicalize().unwrap());
+    let (there, _) = Place::look(&path, true).unwrap();
+    let gone = [&path, &b"gone/"[..]].concat();
+    for (path, is_device, is_mounted, loss) in [
+        (&gone, true, true, Loss::Deleted),
+        (&gone, true, false, Loss::Unmounted),
+        (&path, true, true, Loss::Moved),
+        (&path, true, false, Loss::Moved),
+        (&path, false, true, Loss::Moved),
+        (&path, false, false, Loss::Unmounted),
+    ] {
+        let mut place = unreal("");
+        place.path = path.clone();
+        if is_device {
+            place.device = there.device;
+        }
+        if is_mounted {
+            place.mount = there.mount;
+        }
+        places.list = vec![place];
+        let what = (path == &gone, is_device, is_mounted);
+        assert_eq!(places.loss(0), Some(loss), "{what:?}");
+    }
+    places.list.clear();
+}
+
+/// It would keep the file system from being unmounted.
+#[test]
+fn a_place_is_closed_after_a_turn() {
+    let Some(mut places) = places() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = path_of(&directory.path().canonicalize().unwrap());
+    places.list = vec![Place::look(&path, true).unwrap().0];
+    places.get_mut(0).open().unwrap();
+    assert!(places.list[0].open.is_some());
+    places.close();
+    assert!(places.list[0].open.is_none());
+    places.list.clear();
 }

@@ -236,19 +236,9 @@ impl Places {
         let mut before = std::mem::take(&mut self.list);
         let mut refused = Vec::new();
         for root in roots {
-            match self.tree(root, &table, wanted) {
-                Ok(places) => {
-                    // A place that is there already belongs to a tree around this one.
-                    let new = |place: &Place| self.at(&place.path).is_none();
-                    let places: Vec<_> = places.into_iter().filter(new).collect();
-                    self.list.extend(places);
-                }
-                Err(refusal) if refusal.is_final() => refused.push((root.clone(), refusal)),
-                Err(_) => {
-                    let kept = before.extract_if(.., |place| place.path.starts_with(root));
-                    let kept: Vec<_> = kept.collect();
-                    self.list.extend(kept);
-                }
+            let tree = self.tree(root, &table, wanted);
+            if let Err(refusal) = self.add_tree(root, tree, &mut before) {
+                refused.push((root.clone(), refusal));
             }
         }
         let is_kept = |(one, other): (&Place, &Place)| one.path == other.path && one.is_same(other);
@@ -263,6 +253,29 @@ impl Places {
             is_other,
             remarked,
         }
+    }
+
+    /// Adds the places of one tree. If it is not known whether there is a tree, its places among
+    /// those before are kept.
+    fn add_tree(
+        &mut self,
+        root: &[u8],
+        tree: Result<Vec<Place>, Refusal>,
+        before: &mut Vec<Place>,
+    ) -> Result<(), Refusal> {
+        let places: Vec<_> = match tree {
+            // A place that is there already belongs to a tree around this one.
+            Ok(places) => {
+                let new = |place: &Place| self.at(&place.path).is_none();
+                places.into_iter().filter(new).collect()
+            }
+            Err(refusal) if refusal.is_final() => return Err(refusal),
+            Err(_) => before
+                .extract_if(.., |place| place.path.starts_with(root))
+                .collect(),
+        };
+        self.list.extend(places);
+        Ok(())
     }
 
     /// Returns the places of one tree.

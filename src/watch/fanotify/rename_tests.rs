@@ -278,6 +278,37 @@ fn a_directory_that_is_replaced_is_renewed_before_the_rename() {
     }
 }
 
+/// The two records are read apart from each other.
+#[test]
+fn the_end_of_a_replaced_directory_is_found_in_the_next_read() {
+    let Some(mut rig) = Rig::new(&["r/a/", "r/b/"]) else {
+        return;
+    };
+    let [root, a, b] = ["r", "r/a", "r/b"].map(|path| rig.handle(path));
+    rig.mv("r/a", "r/b");
+    let end = rig.event(libc::FAN_ATTRIB | DIR, &b, SELF, None);
+    let rename = rig.rename(DIR, (&root, "a"), (&root, "b"), &a);
+    let start = rig.backend.reader.taken();
+    rig.queue_at(start, &[rename]);
+    rig.queue_at(start, &[end]);
+    assert_eq!(rig.reported(), ["renewed r/b/", "move r/a/ r/b/"]);
+}
+
+/// The kernel's record of the rename has not been read when the directory is looked up.
+#[test]
+fn a_rename_after_a_look_up_without_its_record_is_not_reported_as_one() {
+    let Some(mut rig) = Rig::with_roots(&["r/d/", "r/d/x"], &["r/"]) else {
+        return;
+    };
+    let d = rig.handle("r/d");
+    fs::rename(rig.path("r/d"), rig.path("r/e")).unwrap();
+    rig.backend.catch_ups = usize::MAX;
+    assert!(rig.backend.find_inside(0, &d).is_some());
+    let told = rig.reported();
+    assert!(!told.contains(&"move r/d/ r/e/".to_string()), "{told:?}");
+    assert!(told.contains(&"create r/e/x".to_string()), "{told:?}");
+}
+
 /// The end of the replaced directory is combined with an earlier change of its attributes, so it
 /// may belong to each rename that was in the queue with it.
 #[test]
@@ -306,16 +337,22 @@ fn renames_after_the_end_of_a_directory_may_have_replaced_it() {
 /// An open directory has a handle after its end.
 #[test]
 fn a_directory_that_is_gone_and_open_is_replaced() {
-    let Some(mut rig) = Rig::new(&["r/a/", "r/b/"]) else {
+    let Some(mut rig) = Rig::new(&["r/a/", "r/b/", "r/c/"]) else {
         return;
     };
-    let [root, a, b] = ["r", "r/a", "r/b"].map(|path| rig.handle(path));
+    let [root, a, b, c] = ["r", "r/a", "r/b", "r/c"].map(|path| rig.handle(path));
     let _open = fs::File::open(rig.path("r/b")).unwrap();
     rig.mv("r/a", "r/b");
     let end = rig.event(libc::FAN_ATTRIB | DIR, &b, SELF, None);
     let rename = rig.rename(DIR, (&root, "a"), (&root, "b"), &a);
-    let told = rig.handle_all(&[rename, end]);
-    assert_eq!(told, ["renewed r/b/", "move r/a/ r/b/"]);
+    // Its end belongs to that rename alone.
+    rig.mv("r/c", "r/d");
+    let next = rig.rename(DIR, (&root, "c"), (&root, "d"), &c);
+    rig.queue_at(0, &[rename, end, next]);
+    let mark = rig.backend.reader.mark();
+    assert!(mark > 3, "the positions of the renames are before the mark");
+    let expected = ["renewed r/b/", "move r/a/ r/b/", "move r/c/ r/d/"];
+    assert_eq!(rig.reported(), expected);
 }
 
 #[test]

@@ -201,3 +201,53 @@ fn the_contents_of_a_directory_are_found_on_request() {
         assert_eq!(rig.backend.report_contents(&path), None);
     }
 }
+
+/// A source whose directory is another one would be taken for the one that is watched, and a
+/// comparison of everything would be made again and again.
+#[test]
+fn a_retry_does_not_take_over_a_root_that_was_replaced() {
+    let Some(mut rig) = Rig::with_roots(&[], &["r/"]) else {
+        return;
+    };
+    rig.backend.retry_roots();
+    rig.mv("r", "o");
+    rig.add(&["r/"]);
+    rig.backend.retry_roots();
+    rig.backend.check_nested_mounts();
+    rig.backend.report_roots(&mut rig.reports);
+    assert_eq!((rig.reports.told.len(), rig.backend.dirty), (0, false));
+    rig.backend.check_roots();
+    assert_eq!(rig.reported(), ["lost 0 Moved"]);
+    assert_eq!(rig.reports.overflows, 0);
+}
+
+#[test]
+fn a_nested_mount_that_was_replaced_counts_as_a_loss() {
+    let Some(mut rig) = Rig::with_roots(&[], &["r/"]) else {
+        return;
+    };
+    rig.backend.places.get_mut(0).is_root = false;
+    rig.backend.check_roots();
+    rig.backend.retry_roots();
+    assert!(!rig.backend.dirty);
+    rig.mv("r", "o");
+    rig.add(&["r/"]);
+    rig.backend.check_roots();
+    assert!(rig.backend.dirty);
+    assert_eq!(rig.reported(), [""; 0]);
+    assert_eq!(rig.reports.overflows, 1);
+}
+
+/// Otherwise events of the other source would be dropped.
+#[test]
+fn a_directory_is_irrelevant_if_it_is_outside_of_all_sources() {
+    let Some(mut rig) = Rig::with_roots(&["s/e/", "out/"], &["r/", "s/"]) else {
+        return;
+    };
+    let [e, out] = ["s/e", "out"].map(|path| rig.handle(path));
+    let [inside, outside] = [e, out].map(|at| rig.event(libc::FAN_CREATE, &at, "f", None));
+    let told = rig.handle_all(&[inside.clone(), outside.clone()]);
+    assert_eq!(told, ["create s/e/f"]);
+    let both = [&inside[..], &outside].concat();
+    assert_eq!(rig.backend.known.irrelevant.filter(&both), Some(inside));
+}

@@ -155,7 +155,7 @@ impl FanotifyBackend {
         self.wake();
     }
 
-    fn check_nested_mounts(&mut self) {
+    pub(super) fn check_nested_mounts(&mut self) {
         let mut places = self.places.all().iter().enumerate();
         let is_lost = |place: usize| self.places.loss(place).is_some();
         if places.any(|(number, place)| !place.is_root && is_lost(number)) {

@@ -118,3 +118,47 @@ pub fn large(root: &[u8]) -> TreeSize {
         entries,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, create_dir_all};
+
+    use super::*;
+    use crate::watch::Scope;
+
+    #[test]
+    fn the_directories_and_entries_of_a_tree_are_counted() {
+        let top = tempfile::tempdir().unwrap();
+        create_dir_all(top.path().join("a/b")).unwrap();
+        create_dir_all(top.path().join("c")).unwrap();
+        File::create(top.path().join("a/f")).unwrap();
+        let root = [top.path().as_os_str().as_bytes(), b"/"].concat();
+        let scope = Scope {
+            root: root.clone(),
+            wants: Arc::new(|_| true),
+        };
+        let scopes = Scopes::new(vec![scope]);
+        let mut poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let mut counts = TreeCounts::default();
+        assert!(!counts.is_counting());
+        counts.set(std::slice::from_ref(&root), &scopes, &waker);
+        let mut events = mio::Events::with_capacity(1);
+        assert!(counts.is_counting() && counts.size(&root).is_none());
+        while counts.is_counting() {
+            poll.poll(&mut events, None).unwrap();
+            counts.turn();
+        }
+        let size = TreeSize {
+            directories: 4,
+            entries: 4,
+        };
+        assert_eq!(counts.size(&root), Some(size));
+        assert_eq!(counts.size(b"/other/"), None);
+        counts.set(&[], &scopes, &waker);
+        assert_eq!(counts.size(&root), None);
+        // More directories than are counted.
+        let large = large(&root);
+        assert!(large.directories >= MAX_COUNTED && large.entries >= MAX_COUNTED);
+    }
+}
