@@ -280,6 +280,35 @@ fn the_comparison_begins_when_everything_is_at_the_target() {
     );
 }
 
+/// The watcher tells nobody that it has reported the last event before a moment.
+#[test]
+fn a_step_is_requested_while_events_are_outstanding() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.audits.deadline(), None);
+    fixture.daemon.view.has_reported.set(false);
+    fixture.turn();
+    assert!(fixture.audits.deadline() > Some(fixture.now));
+    fixture.daemon.view.has_reported.set(true);
+    fixture.turn();
+    assert_eq!(fixture.audits.deadline(), None);
+    assert_eq!(fixture.started.len(), 1);
+}
+
+#[test]
+fn the_client_is_told_of_a_shutdown_and_the_dry_run_ends() {
+    let mut fixture = Fixture::new();
+    fixture.request(false);
+    fixture.turn();
+    let (clients, actions) = fixture.audits.on_shutdown();
+    assert_eq!(clients, [CLIENT, CLIENT]);
+    let expected = [
+        Action::SignalTree(Pid(1), Signal::SIGTERM),
+        fixture.command(SyncCommand::ForgetChanges),
+    ];
+    assert_eq!(actions, expected);
+    assert!(fixture.turn().is_empty() && fixture.audits.owns(Pid(1)));
+}
+
 #[test]
 fn a_difference_is_drift_only_after_a_second_barrier() {
     let mut fixture = Fixture::new();
