@@ -70,7 +70,7 @@ fn an_overflow_leaves_other_work_alone() {
     });
     fake.hold();
     dir.put("src2/f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() >= 2);
     for round in 1..=2 {
         daemon.stop();
         // fanotify reports equal events that are in the queue together once.
@@ -101,7 +101,7 @@ fn emptied_before_it_is_watched() {
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     fake.hold();
     dir.rm("d");
-    daemon.wait_for("the transfer runs", |_| fake.calls().len() == 2);
+    daemon.wait_for("the transfer runs", |_| fake.calls().len() >= 2);
     daemon.stop();
     dir.mkdir("d");
     dir.write("d/new", "1");

@@ -87,11 +87,11 @@ fn unchanged_syncs_are_not_affected() {
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
 
     fake.release();
-    daemon.wait_for("waiting changes are sent", |_| fake.ended() == 3);
+    daemon.wait_for("waiting changes are sent", |_| fake.ended() >= 3);
     assert!(fake.calls()[2].lists("/g"));
     dir.write("ignored.tmp", "");
     dir.write("h", "1");
-    daemon.wait_for("later changes are sent", |_| fake.ended() == 4);
+    daemon.wait_for("later changes are sent", |_| fake.ended() >= 4);
     assert!(fake.calls()[3].lists("/h") && !fake.calls()[3].lists("/ignored.tmp"));
     assert_eq!(daemon.terminate(), Some(143));
 }
@@ -241,9 +241,9 @@ fn a_broken_configuration_changes_nothing() {
         });
     }
     fake.release();
-    daemon.wait_for("the transfer ended", |_| fake.ended() == 2);
+    daemon.wait_for("the transfer ended", |_| fake.ended() >= 2);
     dir.write("g", "1");
-    daemon.wait_for("changes are sent", |_| fake.ended() == 3);
+    daemon.wait_for("changes are sent", |_| fake.ended() >= 3);
     assert!(fake.calls()[2].lists("/g"));
 }
 
@@ -290,7 +290,7 @@ fn hup_keeps_watches_and_what_is_pending() {
     );
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("--- HUP signal, resetting ---");
-    daemon.wait_for("pending changes are sent", |_| fake.ended() == 1);
+    daemon.wait_for("pending changes are sent", |_| fake.ended() >= 1);
     let call = &fake.calls()[0];
     assert!(call.lists("/a/b/f") && call.lists("/d/"));
     assert_eq!(watches(&daemon), before);
@@ -310,10 +310,10 @@ fn a_broken_configuration_at_hup_changes_nothing() {
     configure(&dir, "sync{");
     for round in 2..4 {
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_for("the startup transfer ran again", |_| fake.ended() == round);
+        daemon.wait_for("the startup transfer ran again", |_| fake.ended() >= round);
     }
     dir.write("f", "1");
-    daemon.wait_for("changes are sent", |_| fake.ended() == 4);
+    daemon.wait_for("changes are sent", |_| fake.ended() >= 4);
 }
 
 /// Returns the number of the daemon's threads with this name.

@@ -51,7 +51,7 @@ fn plain_options_change_by_reload_without_a_comparison() {
     let more = "bwlimit = 6, compress = true, timeout = 9, _extra = { '--stats' }";
     reload(&dir, &mut daemon, more, "1 untouched, 0 changed");
     dir.write("f", "x");
-    daemon.wait_for("it is sent", |_| fake.ended() == 2);
+    daemon.wait_for("it is sent", |_| fake.ended() >= 2);
     let calls = fake.calls();
     assert!(
         ["--bwlimit=6", "--timeout=9", "--stats"]
@@ -72,10 +72,10 @@ fn plain_options_change_by_reload_without_a_comparison() {
         "1 untouched, 0 changed, 0 new, 0 removed",
     );
     dir.write("f", "y");
-    daemon.wait_for("it is sent", |_| fake.ended() == 3);
+    daemon.wait_for("it is sent", |_| fake.ended() >= 3);
     assert_eq!(limits(&fake), ["5", "6", "7"]);
     reload(&dir, &mut daemon, "perms = true", "0 untouched, 1 changed");
-    daemon.wait_for("everything is compared", |_| fake.ended() == 4);
+    daemon.wait_for("everything is compared", |_| fake.ended() >= 4);
     assert!(!is_batch(&fake.calls()[3]));
 }
 

@@ -35,7 +35,7 @@ fn flush_and_usr1_end_the_delay_of_what_waits() {
         } else {
             done(&dir, &["flush", "one"])
         }
-        daemon.wait_for("it is sent", |_| fake.ended() == calls);
+        daemon.wait_for("it is sent", |_| fake.ended() >= calls);
     }
 }
 
@@ -48,17 +48,17 @@ fn resync_compares_everything_or_a_path() {
     dir.write("b", "x");
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
     done(&dir, &["resync", "one"]);
-    daemon.wait_for("all is compared", |_| fake.ended() == 2);
+    daemon.wait_for("all is compared", |_| fake.ended() >= 2);
     assert!(fake.calls()[1].has("-r"));
 
     done(&dir, &["resync", "@SRC@/d"]);
-    daemon.wait_for("the directory is sent", |_| fake.ended() == 3);
+    daemon.wait_for("the directory is sent", |_| fake.ended() >= 3);
     let call = &fake.calls()[2];
     assert!(call.lists("/d/***"), "{:?}", call.argv);
     assert!(!call.lists("/b"));
 
     done(&dir, &["resync", "one", "b"]);
-    daemon.wait_for("the file is sent", |_| fake.ended() == 4);
+    daemon.wait_for("the file is sent", |_| fake.ended() >= 4);
     assert!(fake.calls()[3].lists("/b"));
 
     for words in [
@@ -169,7 +169,7 @@ fn reload_does_not_affect_unchanged_syncs() {
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
     fake.hold();
     dir.write("f", "x");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() >= 2);
 
     fs::create_dir(dir.path("second")).unwrap();
     let second = r#"sync{ source = "@DIR@/second", onStartup = "echo begun" }"#;
@@ -198,7 +198,7 @@ fn reload_does_not_affect_unchanged_syncs() {
     assert_eq!(status(&dir).reload_error, None);
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
     fake.release();
-    daemon.wait_for("the transfer ends", |_| fake.ended() == 2);
+    daemon.wait_for("the transfer ends", |_| fake.ended() >= 2);
     wait_state(&dir, &mut daemon, State::Current);
 }
 
@@ -210,7 +210,7 @@ fn log_level_takes_the_words_of_the_option() {
     done(&dir, &["log-level", "Exec"]);
     dir.write("f", "x");
     daemon.wait_log("Exec: @RSYNC@ ");
-    daemon.wait_for("it is sent", |_| fake.ended() == 2);
+    daemon.wait_for("it is sent", |_| fake.ended() >= 2);
     assert_eq!(code(&ctl(&dir, &["log-level", "bad"])), 2);
     done(&dir, &["log-level"]);
 }
@@ -368,7 +368,7 @@ fn commands_that_change_nothing_report_it() {
     daemon.wait_for("it is queued", |_| status(&dir).syncs[0].pending == 1);
     assert_eq!(says(&["flush", "one"]), "flushed one\n");
     assert_eq!(says(&["resume", "one"]), "resumed one\n");
-    daemon.wait_for("it is sent", |_| fake.ended() == 2);
+    daemon.wait_for("it is sent", |_| fake.ended() >= 2);
 }
 
 /// For a sync without a kind, `onFull` is the full comparison.

@@ -170,7 +170,7 @@ sync{{
 }}"#
     );
     let mut daemon = Daemon::new(&dir, &config).fake_first().start_and_settle();
-    daemon.wait_for("the startup ends", |_| fake.ended() == 1);
+    daemon.wait_for("the startup ends", |_| fake.ended() >= 1);
     let mut changes = Changes {
         dir: &dir,
         random: Random::new(seed()),

@@ -192,7 +192,7 @@ fn invalid_and_stalled_requests_change_nothing() {
             .contains("lsyncd_pending{sync=\"one\"} 0\n")
     );
     dir.write("f", "x");
-    daemon.wait_for("it mirrors", |_| fake.ended() == 2);
+    daemon.wait_for("it mirrors", |_| fake.ended() >= 2);
     assert!(!daemon.has_ended());
 }
 

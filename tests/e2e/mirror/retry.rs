@@ -80,9 +80,9 @@ fn exit_24_is_a_success() {
     fake.exits(&[0, 24, 0]);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
     dir.write("f", "1");
-    daemon.wait_for("the change was sent", |_| fake.ended() == 2);
+    daemon.wait_for("the change was sent", |_| fake.ended() >= 2);
     dir.write("g", "1");
-    daemon.wait_for("a later change is sent", |_| fake.ended() == 3);
+    daemon.wait_for("a later change is sent", |_| fake.ended() >= 3);
     let calls = fake.calls();
     assert!(calls[2].lists("/g") && !calls[2].lists("/f"));
 }
@@ -129,7 +129,7 @@ fn failing_startup_is_retried_with_insist() {
     assert_eq!(fake.ended(), 2);
     daemon.wait_log("Retrying startup of @SRC@/ -> @TRG@/: 12");
     dir.write("f", "1");
-    daemon.wait_for("a change is sent", |_| fake.ended() == 3);
+    daemon.wait_for("a change is sent", |_| fake.ended() >= 3);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn killed_startup_is_retried_with_insist() {
     let fake = Fake::new(&dir);
     fake.signals(&[9, 0]);
     let mut daemon = Daemon::new(&dir, RECORDED).args(&["-insist"]).start();
-    daemon.wait_for("the startup was retried", |_| fake.ended() == 2);
+    daemon.wait_for("the startup was retried", |_| fake.ended() >= 2);
     let first = &fake.calls()[0];
     assert_eq!(first.argv[1..], fake.calls()[1].argv[1..]);
     daemon.wait_log("finished.");

@@ -45,7 +45,7 @@ fn changes_within_the_delay_are_one_batch() {
         dir.write(format!("g{n}"), "");
     }
     daemon.cont();
-    daemon.wait_for("a batch ended", |_| fake.ended() == 2);
+    daemon.wait_for("a batch ended", |_| fake.ended() >= 2);
     let batch = &fake.calls()[1];
     assert!(batch.lists("/f") && batch.lists("/g0") && batch.lists("/g9"));
     daemon.wait_log("Finished a list after exitcode: 0");
@@ -88,11 +88,12 @@ fn max_processes_permits_several_transfers_of_one_sync() {
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     fake.hold();
     dir.mkdir("a");
-    daemon.wait_for("first runs", |_| fake.calls().len() == 2);
+    daemon.wait_for("first runs", |_| fake.calls().len() >= 2);
     dir.mkdir("b");
-    daemon.wait_for("second runs as well", |_| fake.calls().len() == 3);
+    daemon.wait_for("second runs as well", |_| fake.calls().len() >= 3);
     fake.release();
-    daemon.wait_for("both ended", |_| fake.ended() == 3);
+    // If the first one outlasts the second one, their common directory is sent again.
+    daemon.wait_for("both ended", |_| fake.ended() >= 3);
     let calls = fake.calls();
     assert_eq!(calls[2].concurrent, 2);
     assert!(calls[1].lists("/a/") && calls[2].lists("/b/"));
@@ -173,7 +174,7 @@ sync{ default.rsync, source = "@DIR@/a", target = "@DIR@/ta", delay = 0.3, rsync
 sync{ default.rsync, source = "@DIR@/b", target = "@DIR@/tb", delay = 0.3 }
 "#;
     let mut daemon = Daemon::new(&dir, config).start();
-    daemon.wait_for("the first hangs", |_| fake.calls().len() == 1);
+    daemon.wait_for("the first hangs", |_| fake.calls().len() >= 1);
     fs::write(dir.path("b/f"), "1").unwrap();
     daemon.wait_same("b", "tb", false);
     fs::write(dir.path("b/f"), "22").unwrap();

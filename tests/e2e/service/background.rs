@@ -168,7 +168,7 @@ fn term_during_the_startup_transfer_waits_for_it() {
     let fake = Fake::new(&dir);
     fake.hold();
     let mut daemon = Daemon::new(&dir, RECORDED).start();
-    daemon.wait_for("the transfer runs", |_| fake.calls().len() == 1);
+    daemon.wait_for("the transfer runs", |_| fake.calls().len() >= 1);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("waiting for 1 more child processes.");
     fake.release();
@@ -249,11 +249,11 @@ fn hup_reads_the_configuration_again() {
     dir.put("real.lua", dir.expand(&changed));
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("--- HUP signal, resetting ---");
-    daemon.wait_for("a second startup transfer", |_| fake.ended() == 2);
+    daemon.wait_for("a second startup transfer", |_| fake.ended() >= 2);
     let calls = fake.calls();
     assert!(calls[0].has("--delete") && !calls[1].has("--delete"));
     dir.write("f", "1");
-    daemon.wait_for("a change is sent", |_| fake.ended() == 3);
+    daemon.wait_for("a change is sent", |_| fake.ended() >= 3);
     assert!(fake.calls()[2].lists("/f"));
     assert_eq!(daemon.terminate(), Some(143));
 }
@@ -268,7 +268,7 @@ fn hup_waits_for_children() {
     daemon.wait_log("waiting for 1 more child processes.");
     assert_eq!(fake.calls().len(), 2);
     fake.release();
-    daemon.wait_for("a second startup transfer", |_| fake.ended() == 3);
+    daemon.wait_for("a second startup transfer", |_| fake.ended() >= 3);
     assert_eq!(fake.calls()[2].concurrent, 1);
 }
 
@@ -300,5 +300,5 @@ fn hup_forces_insist() {
     fake.exits(&[0, 12, 0]);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for("the startup was retried", |_| fake.ended() == 3);
+    daemon.wait_for("the startup was retried", |_| fake.ended() >= 3);
 }
