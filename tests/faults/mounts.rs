@@ -116,6 +116,8 @@ fn files_of_an_unmounted_file_system_stay_with_delete_excluded() {
         let more = format!("filter = {{ '+ /in/**', '- *.tmp' }}, {rsync}");
         comes_and_goes(&config(&format!("rsync, {more}")));
     }
+    let more = "exclude = { '*.tmp' }, rsync = { delete_excluded = true }";
+    comes_and_goes(&config(&format!("direct, {more}")));
 }
 
 /// The mount is stored over restarts and reloads, until it is released.

@@ -281,6 +281,26 @@ fn excluded_files_survive_their_directory() {
 }
 
 #[test]
+fn excluded_files_are_deleted_with_delete_excluded() {
+    let dir = Dir::new();
+    let keys = "rsync = { delete_excluded = true }, exclude = \"*.tmp\", delay";
+    dir.mkdir("d");
+    fs::create_dir_all(dir.path("trg/d")).unwrap();
+    dir.put("trg/a.tmp", "1");
+    dir.put("trg/d/b.tmp", "1");
+    let mut daemon = start(&dir, &CONFIG.replace("delay", keys));
+    dir.write("c.tmp", "not sent");
+    dir.write("sent", "1");
+    daemon.wait_for("the file", |_| dir.path("trg/sent").exists());
+    for name in ["trg/a.tmp", "trg/d/b.tmp", "trg/c.tmp"] {
+        assert!(!dir.path(name).exists(), "{name}");
+    }
+    dir.put("trg/d/b.tmp", "1");
+    dir.rm("d");
+    daemon.wait_for("the deletion", |_| !dir.path("trg/d").exists());
+}
+
+#[test]
 fn without_delete_a_moved_directory_is_copied_with_its_contents() {
     let dir = Dir::new();
     let mut daemon = start(&dir, &CONFIG.replace("delay", "delete = false, delay"));
