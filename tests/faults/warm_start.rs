@@ -387,11 +387,27 @@ fn init_changed_applies_to_built_in_startups() {
     let Some(dir) = site() else { return };
     let config = format!(
         "settings{{ init = 'changed' }} sync{{ {RSYNC}, source = '@SRC@', delay = 0.2 }}
-         sync{{ source = '@SRC@', target = '@DIR@/other', onStartup = 'echo own startup' }}"
+         sync{{ source = '@SRC@', target = '@DIR@/other', onStartup = 'echo own startup' }}
+         sync{{ default.rsync, source = '@SRC@', target = '@DIR@/own', init = function(event)
+           log('Normal', 'own init')
+           default.rsync.init(event)
+         end }}
+         sync{{ default.rsync, source = '@SRC@', target = '@DIR@/checked',
+           check = function() return true end }}"
     );
     let mut daemon = start(&dir, &config);
     daemon.wait_log("there is no index of the source");
     daemon.wait_log("own startup");
+    daemon.wait_log("own init");
+    // All compare everything, and only one of them for want of an index.
+    let started = |daemon: &Running<'_>| {
+        let ends = ["trg", "own", "checked"];
+        ends.map(|target| format!("/{target}/ finished."))
+            .iter()
+            .all(|end| daemon.log().contains(end))
+    };
+    daemon.wait_for("all startups", started);
+    assert_eq!(daemon.log().matches("there is no index").count(), 1);
 }
 
 #[test]
