@@ -224,7 +224,7 @@ fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
     let mut daemon = start(&dir, &config);
     fake.hold();
     dir.write("sent", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() >= 1);
+    daemon.wait_for("a transfer runs", |_| !fake.calls().is_empty());
     dir.write("waits", "1");
     assert_eq!(daemon.terminate(), Some(143));
     daemon.wait_all_gone();

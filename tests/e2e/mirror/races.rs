@@ -293,7 +293,7 @@ fn changes_during_the_startup_transfer() {
     let fake = Fake::passing(&dir);
     fake.hold();
     let mut daemon = Daemon::new(&dir, HELD).fake_first().start();
-    daemon.wait_for("startup transfer began", |_| fake.calls().len() >= 1);
+    daemon.wait_for("startup transfer began", |_| !fake.calls().is_empty());
     dir.write("d/f", "changed");
     dir.write("d/new", "1");
     dir.rm("gone");
@@ -315,7 +315,7 @@ fn change_behind_the_back_of_a_running_transfer() {
     let fake = Fake::new(&dir);
     fake.hold();
     let mut daemon = Daemon::new(&dir, HELD).start();
-    daemon.wait_for("startup transfer began", |_| fake.calls().len() >= 1);
+    daemon.wait_for("startup transfer began", |_| !fake.calls().is_empty());
     fake.release();
     daemon.wait_for("startup transfer ended", |_| fake.ended() >= 1);
     fake.hold();

@@ -174,7 +174,7 @@ sync{ default.rsync, source = "@DIR@/a", target = "@DIR@/ta", delay = 0.3, rsync
 sync{ default.rsync, source = "@DIR@/b", target = "@DIR@/tb", delay = 0.3 }
 "#;
     let mut daemon = Daemon::new(&dir, config).start();
-    daemon.wait_for("the first hangs", |_| fake.calls().len() >= 1);
+    daemon.wait_for("the first hangs", |_| !fake.calls().is_empty());
     fs::write(dir.path("b/f"), "1").unwrap();
     daemon.wait_same("b", "tb", false);
     fs::write(dir.path("b/f"), "22").unwrap();

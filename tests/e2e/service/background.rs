@@ -168,7 +168,7 @@ fn term_during_the_startup_transfer_waits_for_it() {
     let fake = Fake::new(&dir);
     fake.hold();
     let mut daemon = Daemon::new(&dir, RECORDED).start();
-    daemon.wait_for("the transfer runs", |_| fake.calls().len() >= 1);
+    daemon.wait_for("the transfer runs", |_| !fake.calls().is_empty());
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("waiting for 1 more child processes.");
     fake.release();
