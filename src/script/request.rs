@@ -158,11 +158,10 @@ mod tests {
     fn processes_for_nothing_are_told_from_those_for_entries() {
         let lua = Lua::new();
         let mut sync = sync_of(b"/src/");
-        let mut ids = Vec::new();
         for path in [b"/a", b"/b"] {
             sync.queue.push(Etype::Modify, path, None, 0);
-            ids = sync.queue.iter().map(|delay| delay.id()).collect();
         }
+        let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
         let handle = SyncHandle::of_sync(&lua, sync);
         let other = SyncHandle::of_sync(&lua, sync_of(b"/other/"));
         let requests = RequestQueue::default();
@@ -180,8 +179,7 @@ mod tests {
                 reading: None,
             }));
         };
-        let first = ids[0].serial();
-        let last = ids[1].serial();
+        let (first, last) = (ids[0].serial(), ids[1].serial());
         assert!(!requests.are_for_none_up_to(last));
         assert_eq!(requests.spawns(), 0);
         request(&[]);

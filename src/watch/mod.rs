@@ -16,7 +16,7 @@
 //! | `scopes` | the directories that each owner wants |
 //! | `open_files` | files that are written and not closed |
 //! | `open_files_tests` | its tests |
-//! | `test_rig` | a backend on a temporary directory, for the tests of both |
+//! | `test_rig` | a backend or the watcher on a temporary directory, for tests |
 //! | `event_mark` | marks: all events before a moment have been reported |
 //!
 //! Paths are absolute bytes; those of directories end with `/`. The room may call `log`,

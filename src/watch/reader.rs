@@ -329,6 +329,7 @@ mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
+    use crate::watch::test_rig::LIMIT;
 
     /// Bytes of a pipe as records.
     const BYTES: QueueFormat = QueueFormat {
@@ -337,9 +338,6 @@ mod tests {
         unit: 1,
         overflow: || b"overflow".to_vec(),
     };
-
-    /// The limit of a wait. Only a failing test reaches it.
-    const LIMIT: Duration = Duration::from_secs(60);
 
     fn reader_of(pipe: &io::PipeReader, waker: Arc<Waker>) -> Reader {
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -354,7 +352,7 @@ mod tests {
         let reader = reader_of(&pipe, waker);
         for text in [b"abc", b"def", b"ghi"] {
             writer.write_all(text).unwrap();
-            assert!(reader.catch_up(Duration::from_secs(60)));
+            assert!(reader.catch_up(LIMIT));
         }
         let mark = reader.mark();
         let mut all = Vec::new();

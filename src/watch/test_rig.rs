@@ -1,7 +1,7 @@
-//! A backend on a temporary directory, for the tests of both backends.
+//! A backend, or the watcher, on a temporary directory.
 //!
-//! Events are made by hand, so a test decides which events there are and what the disk has when
-//! they are handled. The kernel's own events of the preparations are dropped.
+//! In the tests of a backend, events are made by hand, so a test decides which events there are and
+//! what the disk has when they are handled. The kernel's own events of the preparations are dropped.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ use super::reader::Reader;
 use super::{Backend, Event, Follow, Loss, Observer, Scope};
 
 /// The limit of a wait. Only a failing test reaches it.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Records reports as lines, with paths relative to the temporary directory.
 pub struct Reports {
@@ -100,7 +100,7 @@ pub trait TestedBackend: Backend {
     fn reader(&mut self) -> &mut Reader;
 }
 
-/// A backend that watches directories in a temporary directory, and its reports.
+/// A backend or the watcher, which watches directories in a temporary directory, and its reports.
 pub struct Rig<B> {
     _dir: TempDir,
     pub base: PathBuf,
@@ -109,7 +109,7 @@ pub struct Rig<B> {
     pub reports: Reports,
 }
 
-impl<B: TestedBackend> Rig<B> {
+impl<B> Rig<B> {
     /// Returns a rig that watches nothing, with the backend that `start` returns.
     pub fn start<E>(start: impl FnOnce(Arc<Waker>) -> Result<B, E>) -> Result<Rig<B>, E> {
         let dir = tempfile::tempdir().unwrap();
@@ -151,6 +151,13 @@ impl<B: TestedBackend> Rig<B> {
         }
     }
 
+    /// Returns the poll that the backend wakes.
+    pub fn poll(&mut self) -> &mut Poll {
+        &mut self.poll
+    }
+}
+
+impl<B: TestedBackend> Rig<B> {
     /// Changes the disk, and drops the events of that.
     pub fn change(&mut self, change: impl FnOnce(&Self)) {
         change(self);
@@ -174,11 +181,6 @@ impl<B: TestedBackend> Rig<B> {
         self.change(|rig| {
             renameat2(AT_FDCWD, &rig.path(one), AT_FDCWD, &rig.path(other), flags).unwrap();
         });
-    }
-
-    /// Returns the poll that the backend wakes.
-    pub fn poll(&mut self) -> &mut Poll {
-        &mut self.poll
     }
 
     fn drop_events(&mut self) {
