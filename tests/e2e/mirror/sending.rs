@@ -97,6 +97,12 @@ fn max_processes_permits_several_transfers_of_one_sync() {
     let calls = fake.calls();
     assert_eq!(calls[2].concurrent, 2);
     assert!(calls[1].lists("/a/") && calls[2].lists("/b/"));
+    let again = &calls[3..];
+    assert!(
+        again
+            .iter()
+            .all(|call| !call.lists("/a/") && !call.lists("/b/"))
+    );
 }
 
 /// No file is sent twice at the same time, and none is lost.
