@@ -198,12 +198,7 @@ fn fifo_wait(pid: u32, thread: u32) -> Option<FifoWait> {
     let read = |name: &str| fs::read(format!("/proc/{pid}/task/{thread}/{name}"));
     let call = read("syscall").unwrap_or_default();
     let function = read("wchan").unwrap_or_default();
-    let is_proven = match function.as_slice() {
-        // Not every user may read it, and only root may read the stack.
-        b"" | b"0" => is_open_call(&call) && read("stack").is_ok_and(|stack| opens_fifo(&stack)),
-        function => is_fifo_function(function),
-    };
-    if !is_proven {
+    if !is_proven(&function, &call, || read("stack").unwrap_or_default()) {
         return None;
     }
     let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
@@ -215,6 +210,16 @@ fn fifo_wait(pid: u32, thread: u32) -> Option<FifoWait> {
         call,
         switches: switches.trim().parse().ok()?,
     })
+}
+
+/// Returns true if a thread waits in opening a FIFO, by the function in which it waits
+/// (proc_pid_wchan(5)) or, where this is not readable, by its system call and its stack.
+fn is_proven(function: &[u8], call: &[u8], stack: impl FnOnce() -> Vec<u8>) -> bool {
+    match function {
+        // Not every user may read it, and only root may read the stack.
+        b"" | b"0" => is_open_call(call) && opens_fifo(&stack()),
+        function => is_fifo_function(function),
+    }
 }
 
 /// Returns true for a name of [`FIFO_FUNCTIONS`], with what compilers append to it.
@@ -245,7 +250,8 @@ fn is_open_call(call: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Child, Command};
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Child, Command, Stdio};
 
     /// Ends a process and its descendants, however the test ends.
     struct RunningTransfer(Child);
@@ -316,6 +322,8 @@ mod tests {
             r#"exec cat "$1""#,
             r#"sh -c 'exec cat "$1"; true' sh "$1"; true"#,
             r#"echo x > "$1""#,
+            // Beside a child that has ended and is not reaped.
+            r#"true & exec cat "$1""#,
         ] {
             // Descendants of the previous one may not have ended yet, and still open its FIFO.
             let directory = tempfile::tempdir().unwrap();
@@ -359,6 +367,74 @@ mod tests {
         assert_eq!(seen.fifo_waits.len(), 1);
     }
 
+    /// An rsync that runs may be about to open the other end.
+    #[test]
+    fn no_wait_counts_while_an_rsync_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(directory.path());
+        let script = r#"ln -s "$(command -v sh)" "$1.d/rsync"; exec 3<&0
+            "$1.d/rsync" -c 'read x <&3; while :; do :; done' & exec cat "$1""#;
+        fs::create_dir(path.with_extension("d")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&path);
+        let child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let mut transfer = RunningTransfer(child);
+        let waits = |seen: &Observation| seen.fifo_waits.len() == 1;
+        transfer.observe_until(|seen| {
+            let figures = seen.activity.as_ref().map(Vec::len);
+            figures == Some(2) && waits(seen)
+        });
+        let mut input = transfer.0.stdin.take().unwrap();
+        input.write_all(b"\n").unwrap();
+        let runs = transfer.observe_until(|seen| seen.activity.is_none());
+        assert_eq!(runs.fifo_waits, []);
+    }
+
+    fn only_figure(seen: &Observation) -> u64 {
+        match seen.activity.as_deref() {
+            Some([(_, figure)]) => *figure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Starts a shell that handles each line of its input and answers with a line. Returns the
+    /// growth of its counter by an input.
+    fn growth(script: &str, input: &[u8]) -> u64 {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut transfer = RunningTransfer(command.spawn().unwrap());
+        let mut stdin = transfer.0.stdin.take().unwrap();
+        let mut answers = BufReader::new(transfer.0.stdout.take().unwrap()).lines();
+        // After the first answer, the program has started.
+        stdin.write_all(b"1\n").unwrap();
+        answers.next().unwrap().unwrap();
+        let before = only_figure(&at_rest(&transfer));
+        stdin.write_all(input).unwrap();
+        answers.next().unwrap().unwrap();
+        only_figure(&at_rest(&transfer)) - before
+    }
+
+    #[test]
+    fn both_io_and_cpu_time_count() {
+        let line = [b"x".repeat(999), b"\n".to_vec()].concat();
+        let copied = growth("exec cat", &line);
+        assert!((2000..TICK_WEIGHT * 1000).contains(&copied), "{copied}");
+        let count = r#"while read n; do i=0; while [ $i -lt $n ]; do i=$((i+1)); done; echo; done"#;
+        let counted = growth(count, b"1000000\n");
+        assert!(counted > 3 * KEEP_ALIVE, "{counted}");
+    }
+
+    /// A child that has ended has counters until it is reaped.
+    #[test]
+    fn a_child_that_is_not_reaped_does_not_hide_the_others() {
+        let parent = RunningTransfer::shell("true & exec sleep 1000", std::path::Path::new("/"));
+        parent.observe_until(|seen| {
+            let figures = seen.activity.as_ref().map(Vec::len);
+            figures == Some(2) && *seen == parent.observe()
+        });
+    }
+
     /// A FIFO that is open is read and written like a pipe.
     #[test]
     fn reading_an_open_fifo_is_no_wait_for_its_other_end() {
@@ -381,17 +457,25 @@ mod tests {
         ] {
             assert_eq!(is_fifo_function(name.as_bytes()), is, "{name}");
         }
-        assert!(opens_fifo(
-            b"[<0>] wait_for_partner+0x5c/0x100\n[<0>] fifo_open+0x2d9/0x330\n"
-        ));
-        assert!(!opens_fifo(
-            b"[<0>] pipe_read+0x1/0x2\n[<0>] vfs_read+0xbb/0x360\n"
-        ));
+        let in_fifo = b"[<0>] wait_for_partner+0x5c/0x100\n[<0>] fifo_open+0x2d9/0x330\n";
+        let in_pipe = b"[<0>] pipe_read+0x1/0x2\n[<0>] vfs_read+0xbb/0x360\n";
+        assert!(opens_fifo(in_fifo) && !opens_fifo(in_pipe));
         let open = format!("{} 0xffffff9c 0x55680e316910", libc::SYS_openat);
         assert!(is_open_call(open.as_bytes()));
         let close = format!("{} 0x3", libc::SYS_close);
         for other in [close.as_str(), "running", "-1 0x7ffd 0x7f73", ""] {
             assert!(!is_open_call(other.as_bytes()), "{other}");
+        }
+        for (function, call, stack, is) in [
+            ("fifo_open", &close, &in_pipe[..], true),
+            ("pipe_read", &open, in_fifo, false),
+            ("0", &open, in_fifo, true),
+            ("", &open, in_fifo, true),
+            ("0", &open, in_pipe, false),
+            ("0", &close, in_fifo, false),
+        ] {
+            let proven = is_proven(function.as_bytes(), call.as_bytes(), || stack.to_vec());
+            assert_eq!(proven, is, "{function} {call}");
         }
     }
 }

@@ -301,3 +301,77 @@ fn register(
     *next += 1;
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use mio::Poll;
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    use super::*;
+
+    /// As a child whose pipe is larger than the share that is moved at once, and which writes
+    /// nothing more that would wake the loop.
+    #[test]
+    fn what_exceeds_a_share_is_moved_in_later_turns() {
+        const SIZE: usize = 4 * MAX_PIPE_BYTES;
+        const PIPES: usize = 6;
+        let poll = Poll::new().unwrap();
+        let mut pipes = Pipes::new(poll.registry().try_clone().unwrap(), 1);
+        let mut ends = Vec::new();
+        let mut tokens = Vec::new();
+        for pid in 0..PIPES {
+            let (end, token, receiver) = pipes.capture().unwrap();
+            let size = i32::try_from(SIZE).unwrap();
+            if fcntl(&end, FcntlArg::F_SETPIPE_SZ(size)).is_err() {
+                return crate::test_skip::skip("takes large pipes");
+            }
+            let pid = Pid(u32::try_from(pid).unwrap());
+            pipes.listen(token, receiver, pid, Stream::Stdout);
+            let mut file = File::from(end);
+            file.write_all(&b"0123456\n".repeat(SIZE / 8)).unwrap();
+            ends.push(file);
+            tokens.push(token);
+        }
+        let mut counts = [0; PIPES];
+        let mut count = |pid: Pid, _, line: &[u8]| {
+            assert_eq!(line, b"0123456");
+            counts[usize::try_from(pid.0).unwrap()] += 8;
+        };
+        for _ in 0..2 {
+            for &token in &tokens {
+                pipes.ready(Token(token), &mut count);
+            }
+        }
+        let mut turns = 0;
+        while pipes.pending() {
+            pipes.resume(&mut count);
+            turns += 1;
+        }
+        assert_eq!(counts, [SIZE; PIPES]);
+        // Two shares each went before; the last turn finds nothing.
+        let rest = PIPES * (SIZE - 2 * MAX_PIPE_BYTES);
+        assert_eq!(turns, rest / MAX_TURN_BYTES + 1);
+        drop(ends);
+        for token in tokens {
+            pipes.ready(Token(token), &mut |_, _, line: &[u8]| panic!("{line:?}"));
+        }
+        assert!(pipes.open.is_empty());
+    }
+
+    #[test]
+    fn the_input_of_a_child_that_reads_no_more_is_dropped() {
+        let poll = Poll::new().unwrap();
+        let mut pipes = Pipes::new(poll.registry().try_clone().unwrap(), 1);
+        let (end, rest) = pipes.feed(vec![0; 1024 * 1024]).unwrap();
+        let (token, feed) = rest.expect("more than fits into a pipe");
+        pipes.keep_feeding(token, feed);
+        let mut none = |_, _, line: &[u8]| panic!("{line:?}");
+        pipes.ready(Token(token), &mut none);
+        assert_eq!(pipes.open.len(), 1);
+        drop(end);
+        pipes.ready(Token(token), &mut none);
+        assert!(pipes.open.is_empty());
+    }
+}

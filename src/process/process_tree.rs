@@ -102,6 +102,8 @@ mod tests {
             found.iter().map(|d| d.pid).collect::<Vec<_>>(),
             [grandchild]
         );
+        assert_eq!(Processes::now().children(child.id()), [grandchild]);
+        assert!(Processes::now().children(grandchild).is_empty());
         let another = Descendant {
             started: 1,
             ..found[0]

@@ -280,6 +280,12 @@ mod tests {
         let odd = root.path().join("a b");
         std::fs::create_dir(&odd).unwrap();
         assert!(SocketDir::make(&odd).is_none());
+        let own = root.path().as_os_str().len() + 1;
+        for (length, fits) in [(59, true), (60, false)] {
+            let long = root.path().join("x".repeat(length - own));
+            std::fs::create_dir(&long).unwrap();
+            assert_eq!(SocketDir::make(&long).is_some(), fits, "{length}");
+        }
         let place = SocketDir::make(root.path()).unwrap();
         assert!(place.is_there());
         mode(0o777);
@@ -304,6 +310,8 @@ mod tests {
             return crate::test_skip::skip("takes a directory that only this user can change");
         };
         let option = |path: &Path| [b"ControlPath=", path.as_os_str().as_bytes()].concat();
+        let another = sockets.next().unwrap();
+        assert!(another != first && another.parent() == first.parent());
         let mut words = vec![option(&first)];
         sockets.keep_private(&mut words, &mut []);
         assert_eq!(words, [option(&first)]);

@@ -196,14 +196,15 @@ fn moves_into_and_out_of_what_is_excluded() {
     rig.settle();
     assert_eq!(rig.log.events.len(), 1);
     rig.log.events.clear();
-    rig.mv("r/no", "r/a");
+    // A rename back to the first name might be half of an exchange.
+    rig.mv("r/no", "r/d");
     rig.settle();
-    assert_eq!(rig.log.events[0], moved("r/no/", "r/a/"));
-    assert!(rig.told(&create("r/a/sub/f")) && rig.told(&create("r/a/sub/g")));
-    rig.assert_watched(&["r/", "r/a/", "r/a/sub/"]);
+    assert_eq!(rig.log.events[0], moved("r/no/", "r/d/"));
+    assert!(rig.told(&create("r/d/sub/f")) && rig.told(&create("r/d/sub/g")));
+    rig.assert_watched(&["r/", "r/d/", "r/d/sub/"]);
     // The filter may depend on the path of a directory.
     rig.log.events.clear();
-    rig.mv("r/a", "r/b");
+    rig.mv("r/d", "r/b");
     rig.settle();
     rig.assert_watched(&["r/", "r/b/"]);
     rig.mv("r/b", "r/c");

@@ -45,21 +45,31 @@ fn at_most_four_startup_transfers_run_at_a_time() {
 #[test]
 fn children_are_as_nice_as_configured() {
     let dir = Dir::new();
-    dir.script("bin/nicely", "cat >/dev/null\nnice > @DIR@/nice\n");
+    dir.script(
+        "bin/nicely",
+        "cat >/dev/null\nfor last; do :; done\nnice > \"${last%/}.nice\"\n",
+    );
     let config = r#"
         settings{ nice = 5, ionice = "idle" }
-        sync{ default.rsync, source = "@SRC@", target = "@TRG@", nice = 7,
+        sync{ default.rsync, source = "@SRC@", target = "@DIR@/own", nice = 7,
+              rsync = { binary = "@DIR@/bin/nicely" } }
+        sync{ default.rsync, source = "@SRC@", target = "@DIR@/common",
               rsync = { binary = "@DIR@/bin/nicely" } }
     "#;
     let mut daemon = Daemon::new(&dir, config).start();
-    daemon.wait_for("the call", |_| dir.path("nice").exists());
-    daemon.wait_log("finished");
+    let nice = |name: &str| std::fs::read_to_string(dir.path(format!("{name}.nice")));
+    let is_complete = |name: &str| nice(name).is_ok_and(|text| text.ends_with('\n'));
+    daemon.wait_for("the calls", |_| is_complete("own") && is_complete("common"));
     let inherited = std::process::Command::new("nice").output().unwrap().stdout;
-    let inherited = String::from_utf8_lossy(&inherited)
-        .trim()
-        .parse()
-        .unwrap_or(0);
-    assert_eq!(dir.text("nice").trim(), 7.max(inherited).to_string());
+    let inherited: i32 = String::from_utf8_lossy(&inherited).trim().parse().unwrap();
+    for (name, nice_value) in [("own", 7), ("common", 5)] {
+        // Only root may lower it.
+        let expected = match nix::unistd::geteuid().is_root() {
+            true => nice_value,
+            false => inherited.max(nice_value),
+        };
+        assert_eq!(nice(name).unwrap().trim(), expected.to_string(), "{name}");
+    }
 }
 
 #[test]
