@@ -209,3 +209,15 @@ fn what_cannot_be_checked_is_requested_again() {
     site.request();
     assert!(site.send().is_some());
 }
+
+/// None of them is emptied as a staging directory.
+#[test]
+fn sources_and_targets_are_reported_to_the_staging_directory() {
+    let site = Site::new();
+    let of = |name: &str| site.path(name).display().to_string();
+    let expected = [of("src") + "/", of("trg") + "/"].map(String::into_bytes);
+    let configured = configured(&site.syncs);
+    assert_eq!(configured, expected);
+    let layout = layout(&site.syncs[0].sync.borrow(), configured).unwrap();
+    assert_eq!(layout.configured, expected);
+}

@@ -148,3 +148,80 @@ impl PassProgress {
         self.candidates.into_iter().zip(answers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Scanner;
+    use crate::staging::verdict_cache::FileIdentity;
+
+    fn scanner() -> Check {
+        Check::Command(Scanner {
+            words: vec![b"scan".to_vec()],
+            stdin: false,
+            ok: vec![0],
+            reject: vec![1],
+            timeout: Duration::from_secs(60),
+            parallel: 1,
+        })
+    }
+
+    fn progress(names: &[&str]) -> PassProgress {
+        let identity = FileIdentity {
+            device: 1,
+            inode: 1,
+            size: 1,
+            changed: (1, 1),
+        };
+        let candidate = |name: &&str| Candidate {
+            path: name.as_bytes().to_vec(),
+            copy: name.as_bytes().to_vec(),
+            identity,
+            made: identity,
+            settled: true,
+        };
+        PassProgress::new(names.iter().map(candidate).collect())
+    }
+
+    /// The number says which function of the list is called.
+    #[test]
+    fn functions_are_counted_without_scanners() {
+        let checks = [Check::Function, scanner(), Check::Function, Check::Function];
+        let mut progress = progress(&["a"]);
+        let mut begun = Vec::new();
+        while let Some((number, check)) = progress.begin(&checks, 100, |_| 0) {
+            assert_eq!(progress.asks_function(), check == Check::Function);
+            if check == Check::Function {
+                begun.push(number);
+                let file = progress.next_single().unwrap();
+                progress.single(file, ScanAnswer::Passed);
+            } else {
+                let group = progress.groups().take().unwrap();
+                progress.answered(group, ScanAnswer::Passed);
+            }
+        }
+        assert_eq!(begun, [0, 1, 2]);
+        assert!(!progress.asks_function());
+    }
+
+    /// Otherwise several of them in a row would count as a failure of the scanner itself, which
+    /// holds all other files.
+    #[test]
+    fn files_at_which_a_scanner_failed_come_last_and_alone() {
+        let mut progress = progress(&["bad", "a", "worse", "b"]);
+        let tried = |path: &[u8]| match path {
+            b"bad" => 1,
+            b"worse" => 2,
+            _ => 0,
+        };
+        progress.begin(&[scanner()], 100, tried).unwrap();
+        let mut groups = Vec::new();
+        while let Some(group) = progress.groups().take() {
+            groups.push(progress.copies(&group));
+        }
+        let expected: [&[&[u8]]; 3] = [&[b"a", b"b"], &[b"bad"], &[b"worse"]];
+        assert_eq!(groups, expected);
+    }
+}

@@ -60,18 +60,28 @@ fn quarantine_moves_rejected_files() {
 fn on_reject_calls_functions_and_commands() {
     let function = r#"onReject = function(path, reason)
       local file = io.open("@DIR@/told", "a") file:write(path, " ", reason, "\n") file:close() end"#;
-    let command = r#"onReject = { "sh", "-c", 'echo "$1 $2" >> @DIR@/told', "sh" }"#;
+    // A command that fails does not prevent those of the next files.
+    let command = r#"onReject = { "sh", "-c",
+      '[ "$LSYNCD_SYNC $LSYNCD_SOURCE" = "Sync1 @SRC@/" ] && echo "$1 $2" >> @DIR@/told; exit 1',
+      "sh" }"#;
     for hook in [function, command] {
         let dir = site();
         dir.write("evil", "EVIL");
+        dir.write("evil2", "EVIL");
         let mut daemon = start(&dir, &format!("{COMMAND}, {hook}"));
         daemon.wait_log("finished.");
-        let expected = dir.expand("@SRC@/evil Evil.Test FOUND\n");
-        daemon.wait_for("the hook", |_| {
-            fs::read_to_string(dir.path("told")).is_ok_and(|text| text == expected)
-        });
+        dir.write("evil3", "EVIL");
+        let line = |name| dir.expand(&format!("@SRC@/{name} Evil.Test FOUND"));
+        let expected = ["evil", "evil2", "evil3"].map(line);
+        let told = || {
+            let told = fs::read_to_string(dir.path("told")).unwrap_or_default();
+            let mut lines: Vec<_> = told.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        daemon.wait_for("the hooks", |_| told() == expected);
         sentinel(&dir, &mut daemon, "s");
-        assert_eq!(fs::read_to_string(dir.path("told")).unwrap(), expected);
+        assert_eq!(told(), expected);
     }
 }
 
