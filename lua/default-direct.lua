@@ -23,7 +23,7 @@ function direct.action(inlet)
   if event.etype == "Blanket" then
     return inlet.discardEvent(event)
   end
-  native.direct(inlet.getEvents(native.is_change))
+  native.direct(native.changes(inlet))
 end
 
 -- Options of rsync that have no effect beyond that of a copy.

@@ -57,7 +57,7 @@ function rclone.action(inlet)
     return inlet.discardEvent(event)
   end
   local config = inlet.getConfig()
-  local list = inlet.getEvents(native.is_change)
+  local list = native.changes(inlet)
   local rules = excludes(config)
   local names = { }
   list.getPaths(function(etype, path)

@@ -28,7 +28,7 @@ function rsync.action(inlet)
   if event.etype == "Blanket" then
     return inlet.discardEvent(event)
   end
-  native.when_checked(native.batch(inlet, native.is_change), send)
+  native.when_checked(native.batch(inlet), send)
 end
 
 -- Compares the whole source in one recursive call, at startup and for full comparisons. rsync's

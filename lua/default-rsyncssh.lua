@@ -27,7 +27,7 @@ function rsyncssh.action(inlet)
     return inlet.discardEvent(event)
   end
   if event.etype ~= "Move" then
-    local list = native.batch(inlet, native.is_before_move)
+    local list = native.batch_before_move(inlet)
     local transfer = native.transfer(list)
     log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
     return native.spawn(list, config.rsync.binary, transfer)

@@ -326,6 +326,11 @@ fn with_whole_name(text: &str, name: &str) -> String {
 impl Script {
     /// Returns a running configuration with this text. Nothing reaps its children.
     pub fn of_text(text: &str) -> Script {
+        Script::try_text(text, true).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Script::of_text`], and returns the error of an invalid configuration.
+    pub(super) fn try_text(text: &str, nodaemon: bool) -> std::result::Result<Script, LoadError> {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let children = Rc::new(RefCell::new(Children::new(registry, 0)));
@@ -335,14 +340,45 @@ impl Script {
         let environment = Environment {
             options: Options {
                 config: Some(config),
-                nodaemon: true,
+                nodaemon,
                 ..Options::default()
             },
             directory: directory.path().to_path_buf(),
         };
-        let script = Script::load(&environment, &children, Clock::start(), Vec::new());
-        let script = script.unwrap_or_else(|error| panic!("{error}"));
-        script.run().unwrap_or_else(|error| panic!("{error}"));
-        script
+        let script = Script::load(&environment, &children, Clock::start(), Vec::new())?;
+        script.run()?;
+        Ok(script)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_status_interval_of_default_is_used_without_one_of_the_settings() {
+        for (config, seconds) in [
+            ("", 10),
+            ("default.statusInterval = 3", 3),
+            (
+                "settings{ statusInterval = 5 } default.statusInterval = 3",
+                5,
+            ),
+        ] {
+            let interval = Script::of_text(config).settings.status_interval;
+            assert_eq!(interval, Duration::from_secs(seconds), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_for_the_shell_and_a_byte_order_mark_are_skipped() {
+        for begin in ["", "\u{feff}", "#!/usr/bin/lua\n", "\u{feff}# x\n"] {
+            let config = format!("{begin}default.statusInterval = 3");
+            let interval = Script::of_text(&config).settings.status_interval;
+            assert_eq!(interval, Duration::from_secs(3), "{config}");
+        }
+        assert!(Script::try_text("\n# x", true).is_err());
     }
 }

@@ -18,7 +18,8 @@
 //! * `objects`: events, lists, inlets, syncs and timestamps of user code;
 //! * `layer3`: actions given as texts;
 //! * `kinds`: the built-in behaviours;
-//! * `create`: creation of a sync from its configuration.
+//! * `create`: creation of a sync from its configuration;
+//! * `test_setup`: a loaded configuration, for tests.
 //!
 //! The room may call `config`, `sync` and the rooms below them. It must not call `daemon`, must not
 //! block, and must not keep a sync borrowed while Lua runs.
@@ -41,6 +42,8 @@ mod request;
 mod runtime;
 mod search_paths;
 mod sync_handle;
+#[cfg(test)]
+mod test_setup;
 mod tunnel_object;
 mod watchdog;
 

@@ -126,12 +126,5 @@ fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
             let name = text_of(&name).unwrap_or_default();
             list::field(lua, &mapping, &list, &String::from_utf8_lossy(&name))
         })?,
-    )?;
-    let mapping = objects.clone();
-    let is_change = lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
-        Some(Agent::Event(event)) => Ok(!event.etype.is_special()),
-        _ => Err(config_error("not an event")),
-    })?;
-    lua.set_named_registry_value("is_change", &is_change)?;
-    native.set("is_change", is_change)
+    )
 }

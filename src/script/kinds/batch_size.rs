@@ -6,19 +6,52 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Result, Table};
+use mlua::{Lua, Result, Table};
 
 use crate::log;
 use crate::paths;
 use crate::queue::{Delay, DelayId, Etype, Take};
 use crate::script::context::ScriptContext;
 use crate::script::objects::Objects;
-use crate::script::objects::inlet::{is_native, take_before_move, take_change};
 use crate::script::sync_handle::SyncHandle;
 use crate::sync::Sync;
 
-/// `native.batch(inlet, test)`: returns the list for the next transfer. `test` is one of the
-/// preludes' functions.
+/// Decides by its type if an entry is taken.
+pub type Wanted = fn(Etype) -> Take;
+
+/// Takes all entries but those that go alone or only wait for others.
+pub fn changes(etype: Etype) -> Take {
+    match etype {
+        Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
+        _ => Take::Take,
+    }
+}
+
+/// As [`changes`], up to the first Move, which goes alone.
+pub fn before_move(etype: Etype) -> Take {
+    match etype {
+        Etype::Move => Take::Stop,
+        etype => changes(etype),
+    }
+}
+
+/// Returns the list of all entries that are wanted.
+///
+/// # Errors
+///
+/// Errors of Lua only.
+pub fn list(
+    lua: &Lua,
+    objects: &Objects,
+    handle: &Rc<SyncHandle>,
+    wanted: Wanted,
+) -> Result<Table> {
+    let queue = &handle.sync.borrow().queue;
+    let ids = queue.take(|delay| wanted(delay.etype()));
+    objects.list(lua, handle, ids)
+}
+
+/// Returns the list for the next transfer.
 ///
 /// # Errors
 ///
@@ -28,31 +61,18 @@ pub fn batch(
     context: &ScriptContext,
     objects: &Objects,
     handle: &Rc<SyncHandle>,
-    test: &Function,
+    wanted: Wanted,
 ) -> Result<Table> {
-    let wanted = if is_native(lua, "is_before_move", test)? {
-        take_before_move
-    } else {
-        take_change
-    };
     let limit = handle.sync.borrow().config.batch_size_limit;
-    let ids = match limit {
-        None => {
-            let sync = handle.sync.borrow();
-            sync.queue.take(|delay| wanted(delay.etype()))
-        }
-        Some(limit) => by_size(context, &handle.sync.borrow(), limit, wanted),
+    let Some(limit) = limit else {
+        return list(lua, objects, handle, wanted);
     };
+    let ids = by_size(context, &handle.sync.borrow(), limit, wanted);
     objects.list(lua, handle, ids)
 }
 
 /// Selects the small entries or, if there are none, the first large one.
-fn by_size(
-    context: &ScriptContext,
-    sync: &Sync,
-    limit: u64,
-    wanted: fn(Etype) -> Take,
-) -> Vec<DelayId> {
+fn by_size(context: &ScriptContext, sync: &Sync, limit: u64, wanted: Wanted) -> Vec<DelayId> {
     let mut large: usize = 0;
     let small = sync.queue.take(|delay| match wanted(delay.etype()) {
         Take::Take if is_large(sync, &delay, limit) => {
@@ -73,7 +93,7 @@ fn by_size(
     ids
 }
 
-fn first(sync: &Sync, wanted: fn(Etype) -> Take) -> Vec<DelayId> {
+fn first(sync: &Sync, wanted: Wanted) -> Vec<DelayId> {
     let mut found = false;
     sync.queue.take(|delay| match wanted(delay.etype()) {
         Take::Take if found => Take::Stop,

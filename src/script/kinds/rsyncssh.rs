@@ -9,7 +9,6 @@ use mlua::{Lua, Result, Table, Value};
 use crate::config::ssh::{self, remote_move};
 use crate::config::{config_error, config_error_about, text_of};
 use crate::paths;
-use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 use crate::script::context::ScriptContext;
 use crate::script::objects::{Agent, EventRef, Objects};
@@ -26,18 +25,6 @@ pub fn add(
     native: &Table,
 ) -> Result<()> {
     rsyncssh(lua, native)?;
-
-    // The selection ends before the first Move, which goes alone.
-    let mapping = objects.clone();
-    let before_move =
-        lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
-            Some(Agent::Event(event)) => {
-                Ok(event.etype != Etype::Move && !event.etype.is_special())
-            }
-            _ => Err(config_error("not an event")),
-        })?;
-    lua.set_named_registry_value("is_before_move", &before_move)?;
-    native.set("is_before_move", before_move)?;
 
     let mapping = objects.clone();
     native.set(

@@ -96,12 +96,23 @@ pub fn add(
             })
         })?,
     )?;
-    let (shared, mapping) = (Rc::clone(context), objects.clone());
-    native.set(
-        "batch",
-        lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
+    for (name, wanted) in [
+        ("batch", batch_size::changes as batch_size::Wanted),
+        ("batch_before_move", batch_size::before_move),
+    ] {
+        let (shared, mapping) = (Rc::clone(context), objects.clone());
+        let batch = lua.create_function(move |lua, inlet: Table| {
             let handle = handle_of(lua, &inlet)?;
-            batch_size::batch(lua, &shared, &mapping, &handle, &test)
+            batch_size::batch(lua, &shared, &mapping, &handle, wanted)
+        })?;
+        native.set(name, batch)?;
+    }
+    let mapping = objects.clone();
+    native.set(
+        "changes",
+        lua.create_function(move |lua, inlet: Table| {
+            let handle = handle_of(lua, &inlet)?;
+            batch_size::list(lua, &mapping, &handle, batch_size::changes)
         })?,
     )?;
     let (shared, mapping) = (Rc::clone(context), objects.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, PoisonError};
 
-use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
+use mlua::{IntoLuaMulti, Lua, Result, Table, Value};
 
 use super::sync;
 use crate::config::{config_error, text_argument, truthy};
@@ -227,20 +227,6 @@ fn select(
     let Value::Function(test) = test else {
         return Ok(handle.sync.borrow().queue.take(|_| Take::Take));
     };
-    if is_native(lua, "is_change", test)? {
-        return Ok(handle
-            .sync
-            .borrow()
-            .queue
-            .take(|delay| take_change(delay.etype())));
-    }
-    if is_native(lua, "is_before_move", test)? {
-        return Ok(handle
-            .sync
-            .borrow()
-            .queue
-            .take(|delay| take_before_move(delay.etype())));
-    }
     // User code may read the queue in its test, so the test is called for all entries before the
     // selection is made.
     let candidates: Vec<DelayId> = {
@@ -278,25 +264,65 @@ fn select(
         .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Skip)))
 }
 
-/// Excludes entries that go alone or only wait for others from a list.
-pub fn take_change(etype: Etype) -> Take {
-    match etype {
-        Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
-        _ => Take::Take,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use mlua::Function;
 
-/// As [`take_change`], up to the first Move, which is taken alone.
-pub fn take_before_move(etype: Etype) -> Take {
-    match etype {
-        Etype::Move => Take::Stop,
-        etype => take_change(etype),
-    }
-}
+    use super::*;
+    use crate::script::test_setup::Loaded;
+    use crate::watch::Event;
 
-/// Returns true if the test is this prelude function, which is evaluated here without a call into
-/// Lua.
-pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
-    let native: Option<Function> = lua.named_registry_value(name)?;
-    Ok(native.as_ref() == Some(test))
+    const USER: &str =
+        "sync{ source = '@DIR@/src', init = false, onCreate = print, onModify = print }
+        ";
+
+    /// Each sync numbers its events by itself.
+    #[test]
+    fn an_inlet_discards_events_of_its_own_sync_only() {
+        let syncs = Loaded::of(&USER.repeat(2));
+        for handle in syncs.script.syncs() {
+            let mut sync = handle.sync.borrow_mut();
+            let path = [&sync.config.source, &b"f"[..]].concat();
+            sync.ingest(Event::Modify { path: &path }, 0);
+        }
+        let id = syncs.due();
+        let (own, other) = (syncs.handle(0), syncs.handle(1));
+        assert!(other.sync.borrow().queue.contains(id));
+        let script = &syncs.script;
+        let (event, _) = script.objects.event(script.lua(), &own, id).unwrap();
+        let discard = |handle: &SyncHandle, event: &Table| {
+            let discard: Function = handle.inlet.get("discardEvent").unwrap();
+            discard.call::<()>(event).map_err(|error| error.to_string())
+        };
+        let error = discard(&other, &event).unwrap_err();
+        assert!(error.contains("of the inlet's own sync"), "{error}");
+        assert!(discard(&own, &other.inlet).is_err());
+        assert_eq!(other.sync.borrow().queue.len(), 1);
+        discard(&own, &event).unwrap();
+        assert!(own.sync.borrow().queue.is_empty());
+    }
+
+    #[test]
+    fn a_test_selects_entries_and_what_they_block() {
+        let sync = Loaded::of(USER);
+        sync.ingest("d/", |path| Event::Create { path });
+        sync.ingest("d/f", |path| Event::Create { path });
+        sync.ingest("x", |path| Event::Modify { path });
+        let get_events: Function = sync.handle(0).inlet.get("getEvents").unwrap();
+        for (test, expected) in [
+            ("nil", "/d/ /d/f /x"),
+            ("function() return true end", "/d/ /d/f /x"),
+            ("function() return 'yes' end", "/d/ /d/f /x"),
+            ("function() return false end", ""),
+            ("function() return 'break' end", ""),
+            ("function(e) return e.isdir or 'break' end", "/d/"),
+            ("function(e) return not e.isdir end", "/x"),
+        ] {
+            let test: Value = sync.eval(test);
+            let list: Table = get_events.call(test.clone()).unwrap();
+            let paths: Function = list.get("getPaths").unwrap();
+            let paths: Vec<String> = paths.call(()).unwrap();
+            assert_eq!(paths.join(" "), expected, "{test:?}");
+        }
+    }
 }
