@@ -194,6 +194,30 @@ impl Visitor for Digests {
 }
 
 #[cfg(test)]
+impl DirectoryPlan {
+    /// Returns the plan of a startup that compares these directories.
+    pub fn of(directories: &[&[u8]]) -> DirectoryPlan {
+        let begun = SystemTime::now();
+        let header = super::Header {
+            key: super::siphash::HashKey([3; 16]),
+            fingerprint: 0,
+            taken: begun,
+            compared: begun,
+        };
+        DirectoryPlan {
+            directories: directories.iter().map(|path| path.to_vec()).collect(),
+            files: Vec::new(),
+            has_links: false,
+            since: begun,
+            index: Index {
+                header,
+                rows: Vec::new(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;

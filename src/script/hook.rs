@@ -12,7 +12,7 @@ use crate::process::ExitStatus;
 
 /// The time after which a computing hook is stopped. A hook that blocks in a system call, for
 /// example in `os.execute`, cannot be stopped.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The event that a hook is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,13 +131,17 @@ impl Script {
         }
         told.set("paths", paths)?;
 
-        with_timeout(lua, || function.call(told))
+        with_timeout(lua, HOOK_TIMEOUT, || function.call(told))
     }
 }
 
-/// Calls user code and stops it if it computes for too long.
-pub(super) fn with_timeout<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + HOOK_TIMEOUT;
+/// Calls user code and stops it if it computes for longer than this.
+pub(super) fn with_timeout<T>(
+    lua: &Lua,
+    timeout: Duration,
+    call: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let end = Instant::now() + timeout;
     let often = HookTriggers::new().every_nth_instruction(10_000);
     lua.set_hook(often, move |_, _| {
         if Instant::now() < end {
@@ -149,4 +153,57 @@ pub(super) fn with_timeout<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Re
     let result = call();
     lua.remove_hook();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::test_setup::Loaded;
+
+    #[test]
+    fn a_hook_may_compute_but_not_without_end() {
+        let lua = crate::sys::lua();
+        let compute = |timeout| {
+            let code = lua.load("for i = 1, 200000 do end");
+            with_timeout(&lua, timeout, || code.exec())
+        };
+        let hour = Duration::from_secs(3600);
+        compute(hour).unwrap();
+        let error = compute(Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("takes too long"), "{error}");
+        // Other code is not limited.
+        lua.load("for i = 1, 200000 do end").exec().unwrap();
+    }
+
+    #[test]
+    fn a_hook_gets_the_values_of_its_report() {
+        let sync = Loaded::of(
+            "told = false
+             sync{ default.rsync, name = 'n', source = '@DIR@/src', target = '/trg',
+                   onFailed = function(report) told = report end }",
+        );
+        let report = HookReport {
+            event: HookEvent::Failed,
+            status: ExitStatus::Exit(23),
+            text: b"why".to_vec(),
+            paths: b"/a b\0/d/\0".to_vec(),
+            truncated: true,
+            batches: 1,
+        };
+        let hook = |event| {
+            let report = HookReport {
+                event,
+                ..report.clone()
+            };
+            sync.script.hook(&sync.handle(0), &report).unwrap();
+        };
+        hook(HookEvent::Synced);
+        assert!(!sync.eval::<bool>("told"));
+        hook(HookEvent::Failed);
+        let told: String = sync.eval(
+            "table.concat({ told.sync, told.target, told.exitcode, told.error,
+               tostring(told.truncated), #told.paths, table.unpack(told.paths) }, '|')",
+        );
+        assert_eq!(told, "n|/trg/|23|why|true|2|/a b|/d/");
+    }
 }

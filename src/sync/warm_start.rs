@@ -323,22 +323,9 @@ mod tests {
 
     /// Returns the plan of a startup that compares these directories.
     fn plan(directories: &[&[u8]]) -> DirectoryPlan {
-        let begun = SystemTime::now();
-        let header = crate::index::Header {
-            key: HashKey([3; 16]),
-            fingerprint: 0,
-            taken: begun,
-            compared: begun,
-        };
         DirectoryPlan {
-            directories: directories.iter().map(|path| path.to_vec()).collect(),
             files: vec![b"/same".to_vec()],
-            has_links: false,
-            since: begun,
-            index: crate::index::Index {
-                header,
-                rows: Vec::new(),
-            },
+            ..DirectoryPlan::of(directories)
         }
     }
 

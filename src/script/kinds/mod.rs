@@ -7,7 +7,8 @@
 //! * `transfer`: the rsync call of a batch;
 //! * `rsyncssh`: moves on the target;
 //! * `local_copy`: copies by the daemon itself;
-//! * `scan_request`: checks before a transfer.
+//! * `scan_request`: checks before a transfer;
+//! * `request_tests`: tests of what they request.
 //!
 //! No Lua code runs while a sync is borrowed.
 
@@ -15,6 +16,8 @@ mod batch_size;
 mod built_in;
 pub mod comparison;
 pub mod local_copy;
+#[cfg(test)]
+mod request_tests;
 mod rsyncssh;
 pub mod scan_request;
 mod transfer;

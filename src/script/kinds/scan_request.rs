@@ -8,7 +8,7 @@ use super::local_copy::task;
 use super::transfer::not_yet;
 use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::script::context::{ScriptContext, Stage, handle_of};
-use crate::script::hook::with_timeout;
+use crate::script::hook::{HOOK_TIMEOUT, with_timeout};
 use crate::script::objects::Objects;
 use crate::script::request::{ScanRequest, ScriptRequest};
 use crate::script::runtime::Script;
@@ -121,7 +121,7 @@ impl Script {
         };
         let function = function.ok_or_else(|| config_error("the check is gone"))?;
         let words = (lua.create_string(path)?, lua.create_string(copy)?);
-        let answer: MultiValue = with_timeout(lua, || function.call(words))?;
+        let answer: MultiValue = with_timeout(lua, HOOK_TIMEOUT, || function.call(words))?;
         let mut answer = answer.into_iter();
         match answer.next() {
             Some(Value::Boolean(true)) => Ok(ScanAnswer::Passed),
@@ -150,6 +150,6 @@ impl Script {
         };
         let function: Function = check.get("onReject")?;
         let path = self.lua().create_string(path)?;
-        with_timeout(self.lua(), || function.call((path, reason)))
+        with_timeout(self.lua(), HOOK_TIMEOUT, || function.call((path, reason)))
     }
 }
