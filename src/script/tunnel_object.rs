@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use mlua::{Function, Result, Table, Value};
+use mlua::{Result, Table, Value};
 
 use super::watchdog::{self, Watchdog};
 use crate::queue::Time;
@@ -27,8 +27,6 @@ pub struct TunnelObject {
     pub mode: TunnelMode,
     pub(super) command: Vec<Vec<u8>>,
     pub(super) localhost: Vec<u8>,
-    /// The initial `Tunnel.check`, which accepts every tunnel.
-    pub(super) initial_check: Function,
 }
 
 /// The type of a tunnel's command in lsyncd's status file. Another number denotes a check.
@@ -48,16 +46,15 @@ impl TunnelObject {
             .cloned()
     }
 
-    /// Returns true if a user function refuses the tunnel: the object's own method `check`, or a
-    /// replacement of `Tunnel.check`.
+    /// Returns true if the method `check` refuses the tunnel: that of the object or of the class.
+    /// The initial one accepts every tunnel.
     ///
     /// # Errors
     ///
     /// User code failed.
     pub fn is_refused(&self, watchdog: &Watchdog) -> Result<bool> {
-        let check = match self.object.get("check")? {
-            Value::Function(check) if check != self.initial_check => check,
-            _ => return Ok(false),
+        let Value::Function(check) = self.object.get("check")? else {
+            return Ok(false);
         };
         let answer = watchdog::call(watchdog, || check.call::<Value>(&self.object))?;
         Ok(answer == Value::Boolean(false))
@@ -135,6 +132,45 @@ fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Pid;
+    use crate::script::test_setup::Loaded;
+
+    const TUNNEL: &str = "t = tunnel{ command = { 'true' }, localhost = '::1', readyDelay = 0 ";
+
+    #[test]
+    fn only_a_pool_has_ports_and_gives_them_to_targets() {
+        let target = b"rsync://^localhost:^localport/m";
+        for (mode, substituted) in [("pool", &b"rsync://::1:7777/m"[..]), ("command", target)] {
+            let loaded = Loaded::of(&format!("{TUNNEL}, mode = '{mode}' }}"));
+            let tunnel = loaded.script.tunnels().remove(0);
+            let is_pool = mode == "pool";
+            assert_eq!(tunnel.needs_port(), is_pool);
+            assert_eq!(tunnel.substitutions().len(), usize::from(is_pool));
+            tunnel.machine.borrow_mut().started(Pid(1), Some(7777), 0);
+            tunnel.machine.borrow_mut().turn(1_000_000);
+            assert_eq!(tunnel.substitute_target(target), substituted, "{mode}");
+            assert_eq!(tunnel.substitute_target(b"/trg/"), b"/trg/", "{mode}");
+            assert_eq!(tunnel.substitutions().len(), 2 * usize::from(is_pool));
+        }
+    }
+
+    #[test]
+    fn only_the_answer_false_refuses_a_tunnel() {
+        for (check, is_refused) in [
+            ("", false),
+            ("t.check = function(self) return false end", true),
+            ("t.check = function(self) return self ~= t end", true),
+            ("t.check = function(self) return true end", false),
+            ("t.check = function() end", false),
+            ("t.check = false", false),
+            ("Tunnel.check = function() return false end", true),
+        ] {
+            let loaded = Loaded::of(&format!("{TUNNEL} }} {check}"));
+            let tunnel = loaded.script.tunnels().remove(0);
+            let found = tunnel.is_refused(&loaded.script.context.watchdog);
+            assert_eq!(found.unwrap(), is_refused, "{check}");
+        }
+    }
 
     fn values() -> Vec<(&'static str, Vec<u8>)> {
         vec![("^localhost", b"h".to_vec()), ("^localport", b"7".to_vec())]

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mlua::{Function, Lua, MultiValue, Result, Table, Value};
+use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use crate::config::keys::{TUNNEL, find, nearest};
 use crate::config::{config_error, config_error_about, number_of, text_of};
@@ -38,14 +38,14 @@ pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()
             Ok(of(&shared, &object).is_some_and(|tunnel| tunnel.machine.borrow().is_up()))
         })?,
     )?;
-    let initial_check = lua.create_function(|_, _: MultiValue| Ok(true))?;
-    methods.set("check", &initial_check)?;
+    let check = lua.create_function(|_, _: MultiValue| Ok(true))?;
+    methods.set("check", check)?;
     methods.set("defaults", defaults(lua)?)?;
     let (shared, class) = (Rc::clone(context), methods.clone());
     let create = lua.create_function(move |lua, options: Value| match options {
         Value::Table(given) => {
             let options = with_defaults(lua, &given, &class)?;
-            let tunnel = create(lua, &shared, &options, &meta, &initial_check)?;
+            let tunnel = create(lua, &shared, &options, &meta)?;
             advise(&given, &tunnel.name(), tunnel.mode, &tunnel.command)?;
             Ok(tunnel.object.clone())
         }
@@ -123,7 +123,6 @@ fn create(
     context: &ScriptContext,
     options: &Table,
     meta: &Table,
-    initial_check: &Function,
 ) -> Result<Rc<TunnelObject>> {
     if context.stage.get() != Stage::Loading {
         return Err(config_error(
@@ -169,7 +168,6 @@ fn create(
         mode,
         command,
         localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
-        initial_check: initial_check.clone(),
     });
     context.tunnels.borrow_mut().push(Rc::clone(&tunnel));
     Ok(tunnel)
@@ -293,6 +291,9 @@ mod tests {
             "{ command = {} }",
             "{ command = '' }",
             "{ command = { {} } }",
+            "{ command = { '' } }",
+            "{ command = { 'a\\0' } }",
+            "{ command = { 'a', 'b\\0' } }",
         ] {
             assert!(
                 words(wrong).unwrap_err().contains("needs a command"),
