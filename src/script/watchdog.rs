@@ -36,9 +36,16 @@ pub struct Watchdog {
     pub ending: Cell<Option<i64>>,
 }
 
+impl Watchdog {
+    /// Returns true once in each call, if the call has been running for this time.
+    fn is_warning_due(&self, spent: Duration) -> bool {
+        spent >= WARN_AFTER && !self.told.replace(true)
+    }
+}
+
 /// Installs the checks for all code of this Lua state.
 pub fn install(lua: &Lua, watchdog: &Rc<Watchdog>) -> Result<()> {
-    lua.set_memory_limit(machine_memory().map_or(MAX_MEMORY, |all| MAX_MEMORY.min(all / 2)))?;
+    lua.set_memory_limit(memory_limit(machine_memory()))?;
     let stopped = stop_signal();
     let watchdog = Rc::clone(watchdog);
     let triggers = HookTriggers::new().every_nth_instruction(CHECK_INTERVAL_INSTRUCTIONS);
@@ -47,23 +54,28 @@ pub fn install(lua: &Lua, watchdog: &Rc<Watchdog>) -> Result<()> {
             return Ok(VmState::Continue);
         };
         let spent = since.elapsed();
-        if spent >= WARN_AFTER && !watchdog.told.replace(true) {
+        if watchdog.is_warning_due(spent) {
             log::warn(format_args!(
                 "a function of the configuration has been running for {} s; \
                  the daemon is blocked meanwhile",
                 spent.as_secs()
             ));
         }
-        match stopped.load(Ordering::Relaxed) {
-            0 => Ok(VmState::Continue),
-            _ if spent < SIGNAL_TIMEOUT => Ok(VmState::Continue),
-            number => {
-                watchdog.ending.set(Some(128 + number as i64));
+        match interruption(stopped.load(Ordering::Relaxed), spent) {
+            None => Ok(VmState::Continue),
+            code => {
+                watchdog.ending.set(code);
                 stop(lua)?;
                 Err(ended())
             }
         }
     })
+}
+
+/// Returns the exit code if a signal with this number, 0 without one, ends code that has been
+/// running for this time.
+fn interruption(signal: usize, spent: Duration) -> Option<i64> {
+    (signal != 0 && spent >= SIGNAL_TIMEOUT).then_some(128 + signal as i64)
 }
 
 /// Makes the running code fail from now on.
@@ -88,9 +100,18 @@ pub fn call<R>(watchdog: &Watchdog, code: impl FnOnce() -> Result<R>) -> Result<
     }
 }
 
+/// Returns the memory limit of a configuration on a machine with this memory, in bytes.
+fn memory_limit(machine: Option<usize>) -> usize {
+    machine.map_or(MAX_MEMORY, |all| MAX_MEMORY.min(all / 2))
+}
+
 /// Returns the size of the machine's memory in bytes (proc_meminfo(5)).
 fn machine_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    total_memory(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// Returns `MemTotal` of the text of `/proc/meminfo`, in bytes.
+fn total_memory(text: &str) -> Option<usize> {
     let total = text
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -119,4 +140,45 @@ fn stop_signal() -> Arc<AtomicUsize> {
         last
     });
     Arc::clone(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_has_half_of_the_memory_at_most() {
+        for (machine, limit) in [
+            (None, MAX_MEMORY),
+            (Some(64 << 30), MAX_MEMORY),
+            (Some(4 << 30), MAX_MEMORY),
+            (Some(512 << 20), 256 << 20),
+        ] {
+            assert_eq!(memory_limit(machine), limit, "{machine:?}");
+        }
+        let text = "MemTotal:        4012345 kB\nMemFree:   99 kB\n";
+        assert_eq!(total_memory(text), Some(4_012_345 << 10));
+        assert_eq!(total_memory("MemFree:   99 kB\n"), None);
+        assert!(machine_memory().is_some_and(|all| all > 64 << 20));
+    }
+
+    #[test]
+    fn a_signal_ends_only_code_that_does_not_end_by_itself() {
+        let long = SIGNAL_TIMEOUT;
+        let short = long - Duration::from_nanos(1);
+        let term = Signal::SIGTERM as usize;
+        assert_eq!(interruption(0, long * 9), None);
+        assert_eq!(interruption(term, short), None);
+        assert_eq!(interruption(term, long), Some(143));
+        assert_eq!(interruption(Signal::SIGINT as usize, long * 9), Some(130));
+    }
+
+    #[test]
+    fn a_long_call_is_reported_once() {
+        let watchdog = Watchdog::default();
+        assert!(!watchdog.is_warning_due(WARN_AFTER - Duration::from_nanos(1)));
+        assert!(watchdog.is_warning_due(WARN_AFTER) && !watchdog.is_warning_due(WARN_AFTER * 2));
+        call(&watchdog, || Ok(())).unwrap();
+        assert!(watchdog.is_warning_due(WARN_AFTER));
+    }
 }
