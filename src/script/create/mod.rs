@@ -4,12 +4,15 @@
 //! * `sync_checks`: warnings about a valid configuration;
 //! * `user_keys`: keys that belong to kinds of the user's own;
 //! * `warm_start`: `init = "changed"`;
-//! * `fanout`: what syncs of one source share.
+//! * `fanout`: what syncs of one source share;
+//! * `key_tests`: tests of the keys of users' kinds.
 //!
 //! The folder runs while a configuration is loaded, and not afterwards.
 
 pub mod config_api;
 mod fanout;
+#[cfg(test)]
+mod key_tests;
 pub mod sync_checks;
 mod user_keys;
 mod warm_start;

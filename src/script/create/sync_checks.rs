@@ -308,7 +308,47 @@ pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::unexpanded;
+    use super::{is_switch_of_rsync, is_two_words, unexpanded};
+
+    #[test]
+    fn options_with_a_blank_that_rsync_does_not_know() {
+        for text in [
+            "--bwlimit 9",
+            "-p 22",
+            "-e ssh",
+            "--rsync-path  /x/rsync",
+            "-ax --delete",
+        ] {
+            // The letter of a remote shell has its value behind it: `-e ssh` is one word.
+            assert_eq!(is_two_words(text.as_bytes()), text != "-e ssh", "{text}");
+        }
+        for text in [
+            "--rsh=ssh -p 22",
+            "--delete",
+            "-a",
+            "-a ",
+            "--delete ",
+            "-- x",
+            "- x",
+            "--exclude=a b",
+            "-f- *.tmp",
+            "-fP *",
+            "x y",
+            "a",
+            "",
+            " ",
+        ] {
+            assert!(!is_two_words(text.as_bytes()), "{text}");
+        }
+        for (key, expected) in [
+            ("links", true),
+            ("bwlimit", false),
+            ("_extra", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_switch_of_rsync(key.as_bytes()), expected, "{key}");
+        }
+    }
 
     #[test]
     fn targets_that_a_shell_would_expand_get_a_hint() {
