@@ -83,3 +83,51 @@ impl SyncHandle {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Etype;
+    use crate::sync::tests::sync_of;
+
+    #[test]
+    fn objects_of_entries_that_are_done_are_dropped() {
+        let lua = Lua::new();
+        let mut sync = sync_of(b"/src/");
+        for path in [b"/a", b"/b", b"/c", b"/d"] {
+            sync.queue.push(Etype::Modify, path, None, 0);
+        }
+        let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+        // Of `a` and `c` nothing is left to do.
+        for id in [ids[0], ids[2]] {
+            sync.queue.discard(id);
+        }
+        let handle = SyncHandle::of_sync(&lua, sync);
+        for &id in &ids {
+            let object = lua.create_table().unwrap();
+            handle.events.borrow_mut().insert(id, (object, None));
+        }
+        let kept = |handle: &SyncHandle| {
+            let events = handle.events.borrow();
+            ids.iter()
+                .map(|id| events.contains_key(id))
+                .collect::<Vec<_>>()
+        };
+        handle.forget_finished(&ids[..2]);
+        assert_eq!(kept(&handle), [false, true, true, true]);
+        handle.forget(&ids[1..3]);
+        assert_eq!(kept(&handle), [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_configuration_or_of_the_log() {
+        let mut sync = sync_of(b"/src/");
+        sync.config.name = log::escape(b"a\nb").into_owned();
+        let shown = sync.config.name.clone();
+        let handle = SyncHandle::of_sync(&Lua::new(), sync);
+        for name in [None, Some("a\nb"), Some(&*shown)] {
+            assert!(handle.is_meant(name), "{name:?}");
+        }
+        assert!(!handle.is_meant(Some("a")));
+    }
+}

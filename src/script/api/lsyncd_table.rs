@@ -175,3 +175,25 @@ fn configure(lua: &Lua, context: &ScriptContext, name: &[u8], value: Value) -> R
         _ => Err(config_error(format!("configure does not know \"{name}\""))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::script::runtime::Script;
+
+    #[test]
+    fn functions_of_the_core() {
+        // No process has this number.
+        let none = i32::MAX;
+        let script = Script::of_text(&format!(
+            "lsyncd.configure('running')
+             assert(not pcall(lsyncd.configure, 'runing'))
+             assert(lsyncd.kill({none}, 0) == -1 and lsyncd.kill({none}, 15) == -1)
+             assert(lsyncd.kill(0, 15) == -1 and lsyncd.kill(-1, 15) == -1)
+             local ok, text = pcall(lsyncd.exec, 'true', 'a\\0b')
+             assert(not ok and text:find('NUL'), text)
+             lsyncd.configure('pidfile', '/nowhere/pid')"
+        ));
+        let pid_file = script.settings.pid_file.unwrap();
+        assert_eq!(pid_file.to_str(), Some("/nowhere/pid"));
+    }
+}

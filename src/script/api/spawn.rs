@@ -156,3 +156,51 @@ fn word(value: &Value) -> Result<Vec<u8>> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::script::request::{ScriptRequest, SpawnRequest};
+    use crate::script::test_setup::Loaded;
+
+    /// Returns the request, or the error, of `spawn` with these arguments after the event.
+    fn requested(arguments: &str) -> Result<SpawnRequest, String> {
+        let sync = Loaded::of(&format!(
+            "sync{{ source = '@DIR@/src', init = false, onCreate = function(event)
+               spawn(event, {arguments})
+             end }}"
+        ));
+        sync.create("f");
+        match sync.try_act()?.remove(0) {
+            ScriptRequest::Spawn(request) => Ok(request),
+            _ => panic!("no process was requested"),
+        }
+    }
+
+    #[test]
+    fn arguments_become_words_and_standard_input() {
+        for (arguments, words, stdin) in [
+            ("'true'", &[][..], None),
+            ("'true', 1, nil, { 'x', 2 }", &["1", "x", "2"], None),
+            ("'true', '<', 'in', 'a'", &["a"], Some("in")),
+            ("'true', '<', '', 'a'", &["a"], None),
+            ("'true', '<', '\\0in'", &[], None),
+            ("'true', '<'", &["<"], None),
+            ("'true', 'a', '<', 'b'", &["a", "<", "b"], None),
+        ] {
+            let request = requested(arguments).unwrap();
+            let given: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+            assert_eq!(request.args, given, "{arguments}");
+            let input = request.stdin.map(|text| String::from_utf8(text).unwrap());
+            assert_eq!(input.as_deref(), stdin, "{arguments}");
+        }
+        for (arguments, error) in [
+            ("'tr\\0ue'", "binary is not a string"),
+            ("nil", "binary is not a string"),
+            ("'true', 'a\\0b'", "NUL byte"),
+            ("'true', print", "texts, numbers and lists"),
+        ] {
+            let found = requested(arguments).err().unwrap_or_default();
+            assert!(found.contains(error), "{arguments}: {found}");
+        }
+    }
+}

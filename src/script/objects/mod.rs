@@ -102,7 +102,7 @@ impl Objects {
         let (etype, path, path2) = {
             let sync = handle.sync.borrow();
             let delay = match (sync.queue.get(id), known) {
-                // The entry may have been replaced while it waited for a retry.
+                // A Delete becomes a Create in place if the file is created again.
                 (Some(delay), Some(known)) if self.is_of(&known.0, delay.etype())? => {
                     return Ok(known);
                 }
@@ -198,5 +198,29 @@ impl Objects {
         }
         let list = data.borrow::<ListRef>()?;
         Ok(Some(Agent::List(list.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::script::test_setup::Loaded;
+    use crate::watch::Event;
+
+    /// User code would otherwise delete a file that was created again.
+    #[test]
+    fn an_entry_keeps_its_object_until_it_becomes_another_event() {
+        let sync = Loaded::of("sync{ source = '@DIR@/src', init = false, onCreate = print }");
+        sync.ingest("f", |path| Event::Delete { path });
+        let (handle, id) = (sync.handle(0), sync.due());
+        let event = || sync.script.objects.event(&sync.script.lua, &handle, id);
+        let first = event().unwrap().0;
+        assert_eq!(first.get::<String>("etype").unwrap(), "Delete");
+        first.set("mine", 1).unwrap();
+        assert_eq!(event().unwrap().0, first);
+        sync.create("f");
+        assert!(handle.sync.borrow().queue.contains(id));
+        let second = event().unwrap().0;
+        assert_eq!(second.get::<String>("etype").unwrap(), "Create");
+        assert_eq!(event().unwrap().0, second);
     }
 }

@@ -170,3 +170,72 @@ fn delay(context: &ScriptContext, handle: &SyncHandle, arguments: MultiValue) ->
     handle.sync.borrow_mut().ingest(event, time);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use mlua::{Function, Table, Value};
+
+    use crate::queue::Time;
+    use crate::script::test_setup::Loaded;
+
+    fn loaded() -> Loaded {
+        Loaded::of(
+            "inlet = sync{ source = '@DIR@/src', init = false, onMove = true,
+               onCreate = function(event) spawn(event, 'true') end }
+             s = inlet.getSync()",
+        )
+    }
+
+    #[test]
+    fn delay_adds_events_of_each_type() {
+        let sync = loaded();
+        let handle = sync.handle(0);
+        for etype in ["Create", "Modify", "Attrib", "Delete"] {
+            sync.eval::<()>(&format!("s.delay('{etype}', now(), '/{etype}')"));
+        }
+        sync.eval::<()>("s:delay('Move', nil, '/from', '/to')");
+        let queue = &handle.sync.borrow().queue;
+        let queued: Vec<_> = queue
+            .iter()
+            .map(|delay| (delay.etype().name(), delay.paths()))
+            .collect();
+        let path = |text: &str| text.as_bytes().to_vec();
+        for (at, etype) in ["Create", "Modify", "Attrib", "Delete"].iter().enumerate() {
+            assert_eq!(queued[at], (*etype, (path(&format!("/{etype}")), None)));
+        }
+        assert_eq!(queued[4], ("Move", (path("/from"), Some(path("/to")))));
+        let due: Vec<Time> = queue.iter().map(|delay| delay.due()).collect();
+        assert!(due.windows(2).all(|two| two[0] <= two[1]), "{due:?}");
+        for wrong in [
+            "'Move', now(), '/a'",
+            "'Nonsense', now(), '/a'",
+            "'Create', now(), 'a'",
+        ] {
+            let (ok, text): (bool, String) = sync.eval(&format!("pcall(s.delay, {wrong})"));
+            assert!(!ok, "{wrong}");
+            assert_eq!(
+                text.contains("needs two paths"),
+                wrong.contains("Move"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn processes_are_those_that_run_and_those_that_are_requested() {
+        let sync = loaded();
+        let handle = sync.handle(0);
+        let size = || -> usize {
+            let s: Table = sync.eval("s");
+            let processes: Table = s.get("processes").unwrap();
+            let size: Function = processes.get("size").unwrap();
+            size.call(Value::Nil).unwrap()
+        };
+        assert_eq!(size(), 0);
+        sync.create("f");
+        sync.script.act(&handle, sync.due()).unwrap();
+        assert_eq!(size(), 1);
+        handle.sync.borrow_mut().child_started();
+        assert_eq!(size(), 2);
+    }
+}

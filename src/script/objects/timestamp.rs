@@ -112,7 +112,10 @@ mod tests {
         lua.load(
             "assert(u - t == 1.5)
              assert(t + 1.5 == u and 1.5 + t == u and u - 1.5 == t)
-             assert(t < u and t <= u and not (t == 2.5))
+             assert(t < u and t <= u and t ~= u and not (t == 2.5))
+             assert(not (t < t) and t <= t and not (u < t) and not (u <= t))
+             assert(t - 9 < t and t + 1e300 > u and t + 1e300 + 1e300 == t + 1e300)
+             assert((t + 1e300).seconds > 0)
              assert(t.seconds == 2 and t.string == '2' and t.foo == nil)
              assert('at ' .. t == 'at 250.000000')
              assert(not pcall(function() return t + u end))
@@ -120,5 +123,8 @@ mod tests {
         )
         .exec()
         .unwrap();
+        // A timer may still add to it.
+        assert!(Timestamp(0).shifted(1e300).0 <= Time::MAX / 2);
+        assert_eq!(Timestamp(1).shifted(-1.0).0, 0);
     }
 }
