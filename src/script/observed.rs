@@ -271,3 +271,117 @@ fn silence(fd: RawFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+    use mlua::Lua;
+    use nix::unistd::pipe;
+
+    use super::*;
+
+    /// A poll, and a Lua state whose function `called` counts its calls.
+    struct Rig {
+        poll: Poll,
+        lua: Lua,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let (poll, lua) = (Poll::new().unwrap(), crate::sys::lua());
+            let count = "calls = 0 function called(fd) calls = calls + 1 end";
+            lua.load(count).exec().unwrap();
+            Rig { poll, lua }
+        }
+
+        fn observed(&self) -> Observed {
+            Observed::new(self.poll.registry().try_clone().unwrap())
+        }
+
+        fn called(&self) -> Option<Function> {
+            self.lua.globals().get("called").unwrap()
+        }
+
+        /// Takes one turn and returns how often the function was called in it.
+        fn turn(&mut self, observed: &Observed) -> usize {
+            let before: usize = self.lua.globals().get("calls").unwrap();
+            let mut events = Events::with_capacity(8);
+            self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            for event in &events {
+                assert!(observed.note(event));
+            }
+            observed.call(&Watchdog::default()).unwrap();
+            self.lua.globals().get::<usize>("calls").unwrap() - before
+        }
+    }
+
+    fn files() -> (File, File) {
+        let (reader, writer): (OwnedFd, OwnedFd) = pipe().unwrap();
+        (reader.into(), writer.into())
+    }
+
+    /// A condition that calls no function would wake the loop up again and again.
+    #[test]
+    fn a_function_is_called_as_long_as_its_condition_holds() {
+        let mut rig = Rig::new();
+        let observed = rig.observed();
+        let (mut reader, mut writer) = files();
+        observed
+            .observe(reader.as_raw_fd(), rig.called(), None)
+            .unwrap();
+        assert_eq!(rig.turn(&observed), 0);
+        writer.write_all(b"a").unwrap();
+        assert_eq!([rig.turn(&observed), rig.turn(&observed)], [1, 1]);
+        reader.read_exact(&mut [0]).unwrap();
+        rig.turn(&observed);
+        assert_eq!(rig.turn(&observed), 0);
+        drop(writer);
+        assert_eq!([rig.turn(&observed), rig.turn(&observed)], [1, 1]);
+        observed.forget(reader.as_raw_fd()).unwrap();
+        assert_eq!(rig.turn(&observed), 0);
+        assert!(sys::descriptor_identity(reader.as_raw_fd()).is_err());
+        std::mem::forget(reader);
+
+        let (reader, writer) = files();
+        observed
+            .observe(writer.as_raw_fd(), None, rig.called())
+            .unwrap();
+        assert_eq!([rig.turn(&observed), rig.turn(&observed)], [1, 1]);
+        drop(reader);
+        assert_eq!(rig.turn(&observed), 1);
+    }
+
+    #[test]
+    fn a_suspended_observation_gives_way_to_another_and_is_resumed() {
+        let mut rig = Rig::new();
+        let (first, second) = (rig.observed(), rig.observed());
+        let (reader, mut writer) = files();
+        let fd = reader.as_raw_fd();
+        first.observe(fd, rig.called(), None).unwrap();
+        writer.write_all(b"a").unwrap();
+        first.suspend();
+        assert_eq!(rig.turn(&first), 0);
+        second.observe(fd, None, None).unwrap();
+        first.resume();
+        assert_eq!(rig.turn(&first), 1);
+    }
+
+    #[test]
+    fn descriptors_that_nobody_observes_any_more_are_left() {
+        let rig = Rig::new();
+        let (old, new) = (rig.observed(), rig.observed());
+        let (reader, writer) = files();
+        for fd in [2, reader.as_raw_fd(), writer.as_raw_fd()] {
+            old.observe(fd, None, None).unwrap();
+        }
+        new.observe(writer.as_raw_fd(), None, None).unwrap();
+        let left = old.leave(&new);
+        let left: Vec<RawFd> = left.0.iter().map(|(fd, _)| *fd).collect();
+        assert_eq!(left, [reader.as_raw_fd()]);
+    }
+}

@@ -86,6 +86,31 @@ fn nonobservefd_closes_the_descriptor() {
     assert_eq!(daemon.log().matches("stopped").count(), 1);
 }
 
+/// The next file would get the number of a descriptor that is closed, and what the daemon and its
+/// children print would be written to it.
+#[test]
+fn nonobservefd_replaces_standard_descriptors() {
+    for fd in 0..3 {
+        let dir = Dir::new();
+        let config = format!(
+            r#"
+            observefd({fd})
+            nonobservefd({fd})
+            sync{{ source = "@SRC@", onCreate = true }}
+            alarm(now(), function() io.open("@DIR@/ready", "w"):close() end)
+            "#
+        );
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_for("the alarm", |_| dir.path("ready").exists());
+        let link = |fd| fs::read_link(format!("/proc/{}/fd/{fd}", daemon.pid())).unwrap();
+        for other in 0..3 {
+            let is_null = link(other).as_os_str() == "/dev/null";
+            assert_eq!(is_null, other == fd || other == 0, "{fd}: {other}");
+        }
+        assert_eq!(daemon.terminate(), Some(143));
+    }
+}
+
 #[test]
 fn a_descriptor_closed_by_user_code_is_forgotten() {
     let dir = Dir::new();
