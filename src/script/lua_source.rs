@@ -209,4 +209,51 @@ settings { bwlimit = 5 }
         assert_eq!(line_of_assignment(assigned, "bwlimit"), None);
         assert_eq!(line_of_key(CONFIG, 13, "bwlimit"), Some(13));
     }
+
+    #[test]
+    fn texts_and_comments_end_where_they_end_for_lua() {
+        for before in [
+            r#"x = "a \" b""#,
+            r#"x = "a \" key = 1""#,
+            r#"x = "a \\" y = 'key = 1'"#,
+            r"x = 'a \\'",
+            r#"x = 'a " b'"#,
+            "x = [==[ a ]=] ] \n ]==]",
+            "--[[ a\n b ]] x = 1",
+            "--[==[ ] ]] ]=] ]==] x = 1",
+            "-- [[ a",
+            "--[ a",
+            "x = t[1]",
+        ] {
+            for (after, line) in [("\nkey = 1", 2), ("\nother = 'key = 1'\n", 0)] {
+                let text = format!("{before}{after}");
+                let line = (line > 0).then(|| line + before.matches('\n').count());
+                assert_eq!(line_of_assignment(&text, "key"), line, "{text}");
+            }
+        }
+        for (text, code) in [
+            ("", false),
+            ("  \n -- x = 1", false),
+            ("--[[ x\n ]] --[==[ y ]==]\n", false),
+            ("--[[ x ]] y", true),
+            ("-- x\ny = 1", true),
+        ] {
+            assert_eq!(has_code(text), code, "{text}");
+        }
+    }
+
+    /// An assigned name is warned of if nothing but the name is assigned.
+    #[test]
+    fn names_within_longer_expressions_are_not_assigned() {
+        for (text, expected) in [
+            ("x = no", &[(1, "no")][..]),
+            ("x = no\ny = yes", &[(1, "no"), (2, "yes")]),
+            ("x = { a = no, b = yes }", &[(1, "no"), (1, "yes")]),
+            ("x = no or yes", &[]),
+            ("x = no .. 1", &[]),
+            ("x == no", &[]),
+        ] {
+            assert_eq!(assigned_names(text), expected, "{text}");
+        }
+    }
 }
