@@ -360,7 +360,7 @@
 ---
 ---Default: off.
 ---@field cvs_exclude? boolean
------delete-excluded: deletes excluded files on the target, in full comparisons.
+-----delete-excluded: deletes excluded files on the target, in full comparisons. With rsync it implies --delete there, whatever delete says.
 ---
 ---Default: off.
 ---@field delete_excluded? boolean

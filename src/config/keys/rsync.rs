@@ -56,7 +56,7 @@ pub const RSYNC: &[Key] = keys! { options
     "cvs_exclude": T::Switch, "off", V2_2, Argument::Letter(b'C');
         "excludes files that CVS ignores.";
     "delete_excluded": T::Switch, "off", V2_3, Argument::None;
-        "`--delete-excluded`: deletes excluded files on the target, in full comparisons.";
+        "`--delete-excluded`: deletes excluded files on the target, in full comparisons. With rsync it implies `--delete` there, whatever `delete` says.";
     "dry_run": T::Switch, "off", V2_2, Argument::Letter(b'n');
         "transfers and deletes nothing.";
     "executability": T::Switch, "off", V2_2, Argument::Letter(b'E');

@@ -44,6 +44,11 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         let text = format!("delete must be {known}, not {shown}: nothing is deleted");
         warn("delete", text);
     }
+    if deletes_anyway(config)? {
+        let text = "full comparisons delete everything that is not in the source: rsync's \
+                    --delete-excluded implies --delete; remove it, or set delete = true";
+        warn("delete_excluded", text.to_owned());
+    }
     let host = text_of(&config.get("host")?).unwrap_or_default();
     if origin(lua, config, "action")? == Origin::Kind("rsyncssh") && host.contains(&b'/') {
         let text = format!(
@@ -108,6 +113,18 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns true if full comparisons by rsync delete files although `delete` excludes it. As in
+/// lsyncd, `delete_excluded` is passed regardless of `delete`.
+fn deletes_anyway(config: &Table) -> Result<bool> {
+    let Value::Table(rsync) = config.get("rsync")? else {
+        return Ok(false);
+    };
+    let delete: Value = config.get("delete")?;
+    let deletes = delete == Value::Boolean(true) || text_of(&delete).as_deref() == Some(b"startup");
+    let copies = config.get::<Value>("_wants_rsync")? == Value::Boolean(false);
+    Ok(!deletes && !copies && rsync.get::<Value>("delete_excluded")? == Value::Boolean(true))
 }
 
 /// Returns true for a key of `rsync = { … }` that is true or false.
@@ -308,7 +325,47 @@ pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_switch_of_rsync, is_two_words, unexpanded};
+    use super::{deletes_anyway, is_switch_of_rsync, is_two_words, unexpanded};
+    use crate::script::test_setup::{Loaded, has};
+
+    #[test]
+    fn delete_excluded_deletes_regardless_of_delete() {
+        let excluded = "rsync = { delete_excluded = true }";
+        for (keys, expected) in [
+            (format!("default.rsync, delete = false, {excluded}"), true),
+            (
+                format!("default.rsync, delete = 'running', {excluded}"),
+                true,
+            ),
+            (
+                format!("default.rsync, delete = 'startup', {excluded}"),
+                false,
+            ),
+            (format!("default.rsync, {excluded}"), false),
+            ("default.rsync, delete = false".to_owned(), false),
+            (
+                "default.rsync, delete = false, rsync = { _extra = { '--delete-excluded' } }"
+                    .into(),
+                true,
+            ),
+            (format!("default.direct, delete = false, {excluded}"), false),
+            (
+                "default.direct, delete = false, rsync = { delete_excluded = true, update = true }"
+                    .into(),
+                true,
+            ),
+        ] {
+            let sync = Loaded::of(&format!(
+                "sync{{ source = '@DIR@/src', target = '/trg', {keys} }}"
+            ));
+            let handle = sync.handle(0);
+            assert_eq!(deletes_anyway(&handle.config).unwrap(), expected, "{keys}");
+            // The request of the startup.
+            if keys.starts_with("default.rsync") && expected {
+                assert!(has(&sync.spawn().args, "--delete-excluded"), "{keys}");
+            }
+        }
+    }
 
     #[test]
     fn options_with_a_blank_that_rsync_does_not_know() {

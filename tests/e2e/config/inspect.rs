@@ -276,6 +276,10 @@ fn values_that_mislead_are_warnings() {
             r#"compress is true for the text "off"; write compress = false"#,
         ),
         (
+            "default.rsync, target = '@TRG@', delete = false, rsync = { delete_excluded = true }",
+            "full comparisons delete everything that is not in the source",
+        ),
+        (
             "default.rsyncssh, host = 'h/srv', targetdir = '/t'",
             r#"host = "h/srv" is not the name of a host; write the directory in targetdir"#,
         ),
