@@ -338,3 +338,126 @@ fn only_a_lost_source_is_waited_for() {
         assert_eq!(handle.waits_for_source(), waits, "{keys}, {is_lost}");
     }
 }
+
+/// A wrong option deletes files on the target.
+#[test]
+fn the_startup_deletes_as_configured() {
+    let excluded = "rsync = { delete_excluded = true }";
+    for (keys, is_missing, expected) in [
+        ("", false, "--delete --ignore-errors"),
+        ("delete = 'startup'", false, "--delete --ignore-errors"),
+        ("delete = 'running'", false, ""),
+        ("delete = false", false, ""),
+        ("delete = 'never'", false, ""),
+        (
+            excluded,
+            false,
+            "--delete --ignore-errors --delete-excluded",
+        ),
+        (excluded, true, "--delete --ignore-errors"),
+    ] {
+        let sync = Loaded::of(&format!("{RSYNC} {keys} }}"));
+        if is_missing {
+            sync.lose_mount("in");
+        }
+        let words = sync.spawn().args;
+        let found: Vec<_> = words
+            .iter()
+            .map(|word| String::from_utf8_lossy(word))
+            .filter(|word| word.starts_with("--delete") || word.starts_with("--ignore"))
+            .collect();
+        assert_eq!(found.join(" "), expected, "{keys}, {is_missing}");
+    }
+}
+
+/// Options that a copy cannot have the effect of.
+#[test]
+fn the_startup_of_direct_calls_rsync_for_options_of_its_own() {
+    let direct = DIRECT.replace("init = false, ", "");
+    let calls_rsync = |options: &str| {
+        let sync = Loaded::of(&format!("{direct} rsync = {{ {options} }} }}"));
+        matches!(sync.act().remove(0), ScriptRequest::Spawn(_))
+    };
+    let copied = "acls archive compress delete_excluded executability group hard_links links owner \
+                  perms protect_args quiet sparse times verbose whole_file xattrs inc_recursive";
+    for option in copied.split_whitespace() {
+        assert!(!calls_rsync(&format!("{option} = true")), "{option}");
+    }
+    for options in ["", "list = 'filter'", "checksum = false", "bwlimit = false"] {
+        assert!(!calls_rsync(options), "{options}");
+    }
+    for options in [
+        "links = false",
+        "times = false",
+        "binary = '/usr/bin/rsync'",
+        "checksum = true",
+        "update = true",
+        "bwlimit = 100",
+        "chmod = 'u+r'",
+        "_extra = { '--numeric-ids' }",
+    ] {
+        assert!(calls_rsync(options), "{options}");
+    }
+}
+
+#[test]
+fn rclone_deletes_as_configured_and_gets_rules() {
+    for (delete, startup, batch) in [
+        ("true", "sync", "sync"),
+        ("false", "copy", "copy"),
+        ("'startup'", "sync", "copy"),
+        ("'running'", "copy", "sync"),
+    ] {
+        let sync = Loaded::of(&format!(
+            "sync{{ default.rclone, source = '@DIR@/src', target = 'remote:x', delay = 0,
+               delete = {delete}, exclude = {{ '*.tmp', 'cache/' }} }}"
+        ));
+        let excludes = "- *.tmp\n- *.tmp/**\n- cache/**\n";
+        let whole = sync.spawn();
+        assert_eq!(whole.args[0], startup.as_bytes(), "{delete}");
+        assert_eq!(input(&whole), format!("{excludes}+ **\n"));
+        sync.handle(0).sync.borrow_mut().queue.finish(whole.ids[0]);
+        sync.create("a*");
+        sync.ingest("d/", |path| Event::Attrib { path });
+        sync.ingest("e/", |path| Event::Delete { path });
+        sync.ingest("f", |path| Event::Attrib { path });
+        sync.ingest("", |path| Event::Attrib { path });
+        let list = sync.spawn();
+        assert_eq!(list.args[0], batch.as_bytes(), "{delete}");
+        let named = ["a\\*", "e", "f"].map(|name| format!("+ /{name}\n+ /{name}/**\n"));
+        assert_eq!(input(&list), format!("{excludes}{}- *\n", named.concat()));
+        let end = [b"remote:x".to_vec()];
+        assert!(whole.args.ends_with(&end) && list.args.ends_with(&end));
+    }
+}
+
+/// Otherwise the target may have files that a plain mv would overwrite, or leave behind.
+#[test]
+fn a_move_is_verified_unless_the_target_is_equal() {
+    let words = |keys: &str| {
+        let sync = Loaded::of(&format!(
+            "sync{{ default.rsyncssh, source = '@DIR@/src', host = 'h', targetdir = '/trg',
+               init = false, {keys} }}"
+        ));
+        let handle = sync.handle(0);
+        let source = handle.sync.borrow().config.source.clone();
+        let (from, to) = ([&source, &b"b"[..]].concat(), [&source, &b"c"[..]].concat());
+        let moved = Event::Move {
+            from: &from,
+            to: &to,
+        };
+        handle.sync.borrow_mut().ingest(moved, 0);
+        let request = sync.spawn();
+        assert_eq!(request.program, b"ssh");
+        // Before the host are options with the path of a socket.
+        let options = request.args.iter().take_while(|word| *word != b"h");
+        let options = options.count();
+        request.args[options..].to_vec()
+    };
+    let plain = words("");
+    let verified = words("delete = false");
+    assert_ne!(plain, verified);
+    for keys in ["delete = 'running'", "delete = 'startup'", "exclude = 'x'"] {
+        assert_eq!(words(keys), verified, "{keys}");
+    }
+}
