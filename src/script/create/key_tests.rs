@@ -165,3 +165,96 @@ fn a_misspelt_kind_is_an_error_while_the_configuration_is_read() {
     let sync = loaded(RSYNC);
     assert!(sync.eval::<Value>("default.rsnyc").is_nil());
 }
+
+/// With an equal fingerprint, a reload that keeps unchanged syncs would ignore a change.
+#[test]
+fn the_fingerprint_differs_for_all_that_matters() {
+    let fingerprints = |one: &str, other: &str| {
+        let sync = |keys: &str| format!("sync{{ source = '@DIR@/src', {keys} }} ");
+        let loaded = Loaded::of(&(sync(one) + &sync(other)));
+        let of = |number| loaded.handle(number).fingerprint.clone();
+        (of(0), of(1))
+    };
+    let ssh = "default.rsyncssh, host = 'h', targetdir = '/t'";
+    for (one, other) in [
+        (RSYNC, "default.rsync, name = 'n', target = '/trg'"),
+        (RSYNC, "target = '/trg/', default.rsync"),
+        ("rsync = { bwlimit = 5 },", "rsync = { bwlimit = 9 },"),
+        ("rsync = { compress = true },", ""),
+        (
+            "rsync = { _extra = { '--compress' } },",
+            "rsync = { _extra = { } },",
+        ),
+        (
+            "startup = { rsync = { bwlimit = 5 } },",
+            "startup = { rsync = { bwlimit = 9 } },",
+        ),
+        (
+            "crontab = { '* * * * * *' },",
+            "crontab = { '* * * * * *' },",
+        ),
+        (ssh, ssh),
+    ] {
+        let whole = |keys: &str| match keys.contains("default.") {
+            true => keys.to_owned(),
+            false => format!("{keys} {RSYNC}"),
+        };
+        let (a, b) = fingerprints(&whole(one), &whole(other));
+        assert!(a.is_some() && a == b, "{one} {other}");
+    }
+    for (one, other) in [
+        ("", "exclude = 'a'"),
+        ("exclude = 'a'", "exclude = 'b'"),
+        ("exclude = 'a'", "filter = '- a'"),
+        ("delete = true", "delete = false"),
+        ("delay = 1", "delay = 2"),
+        ("crontab = { '* * * * * *' }", "crontab = { '1 * * * * *' }"),
+        ("rsync = { }", "rsync = { archive = true }"),
+        (
+            "rsync = { _extra = { '-x' } }",
+            "rsync = { _extra = { '-y' } }",
+        ),
+        ("rsync = { }", "rsync = { _extra = { '-x' } }"),
+        ("", "startup = { rsync = { archive = true } }"),
+        (
+            "startup = { rsync = { checksum = true } }",
+            "startup = { rsync = { archive = true } }",
+        ),
+        ("", "onFailed = { 'true' }"),
+        (
+            "check = { command = { 'a' } }",
+            "check = { command = { 'b' } }",
+        ),
+        (
+            "exitcodes = { [0] = 'ok' }",
+            "exitcodes = { [0] = 'ok', [1] = 'again' }",
+        ),
+        ("guard = { maxDelete = 5 }", "guard = { maxDelete = 6 }"),
+    ] {
+        let (a, b) = fingerprints(&format!("{RSYNC}, {one}"), &format!("{RSYNC}, {other}"));
+        assert!(a.is_some() && b.is_some() && a != b, "{one} {other}");
+    }
+    // Wrapped functions of the preludes share their code.
+    let kinds = [RSYNC, "default.direct, target = '/trg'", ssh];
+    for (at, kind) in kinds.iter().enumerate() {
+        for other in &kinds[at + 1..] {
+            let (a, b) = fingerprints(kind, other);
+            assert!(a.is_some() && b.is_some() && a != b, "{kind} {other}");
+        }
+    }
+    let collects = ["default.rsyncssh.collect", "default.direct.collect"];
+    let [one, other] = collects.map(|collect| format!("{RSYNC}, collect = {collect}"));
+    let (a, b) = fingerprints(&one, &other);
+    assert!(a.is_some() && b.is_some() && a != b);
+    // What a function of the user does is unknown.
+    for keys in [
+        "onFailed = function() end",
+        "check = function() return true end",
+    ] {
+        assert_eq!(
+            loaded(&format!("{RSYNC}, {keys}")).handle(0).fingerprint,
+            None,
+            "{keys}"
+        );
+    }
+}
