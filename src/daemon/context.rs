@@ -201,7 +201,7 @@ impl Context {
                 wakes.extend(self.signals.pending().map(Wake::Signal));
             } else if token == CRON_TOKEN {
                 self.cron_timer.on_event();
-            } else if !script.observed.note(event) && children.owns(token) {
+            } else if !script.observed.note(event) {
                 children.ready(event, lines);
             }
         }

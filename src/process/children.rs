@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Child};
 
 use mio::unix::pipe::Receiver;
-use mio::{Registry, Token, event::Event};
+use mio::{Registry, event::Event};
 use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 
@@ -151,12 +151,8 @@ impl Children {
         self.pipes.registry()
     }
 
-    /// Returns true if events of this token belong to [`Children::ready`].
-    pub fn owns(&self, token: Token) -> bool {
-        self.pipes.owns(token)
-    }
-
-    /// Moves the data of a pipe, input or output, up to 64 KiB.
+    /// Moves the data of a pipe, input or output, up to 64 KiB. An event of another token has no
+    /// effect.
     pub fn ready(&mut self, event: &Event, lines: Sink<'_>) {
         self.pipes.ready(event.token(), lines);
     }

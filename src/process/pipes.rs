@@ -81,7 +81,6 @@ struct Pipe {
 #[derive(Debug)]
 pub(super) struct Pipes {
     registry: Registry,
-    first: usize,
     next: usize,
     open: HashMap<usize, Pipe>,
     aside: VecDeque<usize>,
@@ -98,16 +97,11 @@ impl Pipes {
     pub(super) fn new(registry: Registry, first: usize) -> Self {
         Self {
             registry,
-            first,
             next: first,
             open: HashMap::new(),
             aside: VecDeque::new(),
             buffer: vec![0; MAX_PIPE_BYTES / 4].into_boxed_slice(),
         }
-    }
-
-    pub(super) fn owns(&self, token: Token) -> bool {
-        token.0 >= self.first
     }
 
     /// Creates a pipe and writes as much of `bytes` as fits. Returns the child's end and, if there

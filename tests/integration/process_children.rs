@@ -59,11 +59,8 @@ impl Loop {
         let resume = self.children.pending();
         let mut reap = false;
         for event in &self.events {
-            if self.children.owns(event.token()) {
-                self.children.ready(event, &mut lines);
-            } else {
-                reap |= self.signals.pending().any(|s| s == Signal::Child);
-            }
+            self.children.ready(event, &mut lines);
+            reap |= self.signals.pending().any(|s| s == Signal::Child);
         }
         if resume {
             self.children.resume(&mut lines);
