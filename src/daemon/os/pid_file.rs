@@ -198,3 +198,66 @@ fn lock(file: &File) -> io::Result<()> {
     };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Returns a directory, and the path of a pid file in it.
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        (directory, path)
+    }
+
+    fn own_line() -> String {
+        format!("{}\n", std::process::id())
+    }
+
+    #[test]
+    fn a_file_that_exists_by_now_is_not_replaced_by_a_new_one() {
+        let (_directory, path) = place();
+        let location = safe_path::locate(&path).unwrap();
+        fs::write(&path, "of another process").unwrap();
+        assert!(create(&path, &location).unwrap().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of another process");
+    }
+
+    /// File systems without hard links have no other way.
+    #[test]
+    fn a_pid_file_that_is_created_in_place_is_written_and_locked() {
+        let (_directory, path) = place();
+        let location = safe_path::locate(&path).unwrap();
+        let made = create_in_place(&path, &location).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_line());
+        let again = File::options().write(true).open(&path).unwrap();
+        assert!(lock(&again).is_err());
+        drop(made);
+        assert!(lock(&again).is_ok());
+    }
+
+    #[test]
+    fn a_longer_line_of_another_process_leaves_nothing_behind() {
+        let (_directory, path) = place();
+        fs::write(&path, "1234567890\nand more\n").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        write(&file).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_line());
+        // A device has no place to write at.
+        let (mut reader, writer) = io::pipe().unwrap();
+        write(&File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), own_line());
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_not_in_use() {
+        let (directory, _) = place();
+        let refused = PidFile::acquire(directory.path());
+        assert!(
+            matches!(refused, Err(PidFileError::Create(..))),
+            "{refused:?}"
+        );
+    }
+}

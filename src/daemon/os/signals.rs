@@ -123,6 +123,19 @@ mod tests {
         assert_eq!(Signal::Terminate.number(), 15);
     }
 
+    /// A signal that arrives earlier would end a daemon that shall handle it.
+    #[test]
+    fn signals_are_held_until_they_are_released() {
+        let held = || {
+            let mask = SigSet::thread_get_mask().unwrap();
+            Signal::ALL.map(|signal| mask.contains(signal.kernel()))
+        };
+        hold();
+        assert_eq!(held(), [true; 6]);
+        release();
+        assert_eq!(held(), [false; 6]);
+    }
+
     #[test]
     fn a_raised_signal_wakes_the_poll() {
         let mut poll = mio::Poll::new().unwrap();

@@ -82,7 +82,8 @@ impl Systemd {
             let address = address(&std::env::var_os("NOTIFY_SOCKET")?)?;
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_nonblocking(true).ok()?;
-            Some(Manager::new(socket, address, watchdog()))
+            let watchdog = watchdog(|name| std::env::var(name).ok());
+            Some(Manager::new(socket, address, watchdog))
         };
         Systemd { manager: connect() }
     }
@@ -241,9 +242,10 @@ fn address(name: &OsStr) -> Option<SocketAddr> {
     }
 }
 
-/// Returns the watchdog interval of the manager.
-fn watchdog() -> Option<Duration> {
-    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+/// Returns the watchdog interval of the manager, if the `variable` `WATCHDOG_USEC` has one, and
+/// `WATCHDOG_PID` is not that of another process.
+fn watchdog(variable: impl Fn(&str) -> Option<String>) -> Option<Duration> {
+    let number = |name| variable(name)?.parse::<u64>().ok();
     let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
     let interval = number("WATCHDOG_USEC").filter(|&micros| micros > 0 && for_us)?;
     Some(Duration::from_micros(interval))
@@ -299,18 +301,57 @@ mod tests {
         notify.turn(start, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ready);
 
-        notify.reloading();
-        notify.reloading();
+        // systemd waits for a time that is not before its request.
+        let micros = || {
+            let time = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+            Duration::from(time).as_micros()
+        };
+        let begin = micros();
+        notify.heard(Signal::HangUp);
+        notify.heard(Signal::HangUp);
         let text = heard(&socket);
-        assert_eq!(text.len(), 1);
+        let time = text[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let time = time.unwrap_or_else(|| panic!("{text:?}"));
         assert!(
-            text[0].starts_with("RELOADING=1\nMONOTONIC_USEC="),
-            "{text:?}"
+            (begin..=micros()).contains(&time.parse().unwrap()),
+            "{time}"
         );
+        assert_eq!(text.len(), 1);
         notify.turn(start, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ["READY=1"]);
-        notify.stopping();
-        assert_eq!(heard(&socket), ["STOPPING=1"]);
+        for signal in [Signal::User1, Signal::Terminate, Signal::Interrupt] {
+            notify.heard(signal);
+        }
+        assert_eq!(heard(&socket), ["STOPPING=1", "STOPPING=1"]);
+        for reason in ["", "no disk\nREADY=1"] {
+            notify.failed(reason);
+        }
+        assert_eq!(heard(&socket), ["STATUS=Failed: no disk"]);
+    }
+
+    /// An interval of zero would never let the loop sleep.
+    #[test]
+    fn the_watchdog_interval_is_for_the_process_that_is_named() {
+        let own = std::process::id().to_string();
+        for (micros, pid, expected) in [
+            (Some("5"), None, Some(Duration::from_micros(5))),
+            (
+                Some("5"),
+                Some(own.as_str()),
+                Some(Duration::from_micros(5)),
+            ),
+            (Some("5"), Some("0"), None),
+            (Some("0"), None, None),
+            (Some("0"), Some("0"), None),
+            (Some("five"), None, None),
+            (None, None, None),
+        ] {
+            let interval = watchdog(|name| {
+                let value = if name == "WATCHDOG_USEC" { micros } else { pid };
+                value.map(str::to_owned)
+            });
+            assert_eq!(interval, expected, "{micros:?} {pid:?}");
+        }
     }
 
     #[test]
