@@ -1,163 +1,13 @@
-//! Unit tests of the event loop, turn by turn. The syncs have actions in Lua, which start nothing.
+//! Turn by turn: what is called, started and stored, and when the loop wakes.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
 
-use tempfile::TempDir;
-
-use super::*;
-use crate::cli::Options;
-use crate::component::SyncCommand;
-use crate::id::SyncId;
-use crate::script::SyncHandle;
-
-/// The time after which a condition is given up.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// What an event loop borrows.
-struct Site {
-    directory: TempDir,
-    environment: Environment,
-    context: Context,
-}
-
-impl Site {
-    fn new() -> Site {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("src")).unwrap();
-        let options = Options {
-            config: Some(directory.path().join("lsyncd.conf.lua")),
-            ..Options::default()
-        };
-        let environment = Environment {
-            options,
-            // A reload changes to it, and all tests share it.
-            directory: std::env::current_dir().unwrap(),
-        };
-        Site {
-            directory,
-            environment,
-            context: Context::without_signals().unwrap(),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Writes a configuration with these settings and syncs of these names. Each call of their
-    /// actions creates the file `called`. The state is stored in `state`, if that exists.
-    fn configure(&self, settings: &str, syncs: &[&str]) {
-        let root = self.directory.path().display();
-        let sync = |name: &&str| {
-            format!(
-                "sync{{ name = '{name}', source = '{root}/src', delay = 3600, action = function(inlet)
-                   io.open('{root}/called', 'w'):close()
-                   inlet.discardEvent(inlet.getEvent())
-                 end }}\n"
-            )
-        };
-        let syncs: String = syncs.iter().map(sync).collect();
-        let state = match self.path("state").exists() {
-            true => format!("'{root}/state'"),
-            false => "false".to_owned(),
-        };
-        let text =
-            format!("settings{{ nodaemon = true, stateDir = {state}, {settings} }}\n{syncs}");
-        fs::write(self.path("lsyncd.conf.lua"), text).unwrap();
-    }
-
-    /// Writes a configuration with the sync `one`, which copies `src` to `trg`. `init` is its key of
-    /// that name.
-    fn mirror(&self, init: &str) {
-        let root = self.directory.path().display();
-        let text = format!(
-            "settings{{ nodaemon = true, stateDir = '{root}/state' }}
-            sync{{ default.direct, name = 'one', source = '{root}/src', target = '{root}/trg',
-              init = {init} }}"
-        );
-        fs::create_dir(self.path("state")).unwrap();
-        fs::write(self.path("lsyncd.conf.lua"), text).unwrap();
-    }
-
-    /// Makes so many directories that reading them takes more than one turn.
-    fn make_directories(&self) {
-        for number in 0..2000 {
-            fs::create_dir_all(self.path(&format!("src/{number}/a"))).unwrap();
-        }
-    }
-
-    /// Returns a loop that has started up.
-    fn start(&mut self) -> EventLoop<'_> {
-        let (context, environment) = (&mut self.context, &self.environment);
-        let script = Script::load(environment, &context.children, context.clock, Vec::new());
-        let script = script.unwrap_or_else(|error| panic!("{error}"));
-        context.open_state(&script.settings);
-        let watcher = new_watcher(context, &script, false).unwrap();
-        script.run().unwrap();
-        let mut started = EventLoop::new(context, environment, Rc::new(script), watcher);
-        started.start_watching();
-        started.run_until(|event_loop| event_loop.watching.is_complete());
-        started
-    }
-}
-
-impl EventLoop<'_> {
-    /// Takes turns until a condition holds.
-    fn run_until(&mut self, condition: impl Fn(&EventLoop<'_>) -> bool) {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            assert_eq!(self.turn(), None);
-            if condition(self) {
-                return;
-            }
-            assert!(Instant::now() < limit);
-            self.wait();
-        }
-    }
-
-    /// Takes turns until a sync has entries. Asserts that it has none before all directories are
-    /// watched.
-    fn run_until_watched_and_pending(&mut self, sync: &str) {
-        self.run_until(|event_loop| {
-            let is_crawling = event_loop.watching.watcher().crawling();
-            assert!(!is_crawling || !event_loop.is_pending(sync));
-            event_loop.is_pending(sync)
-        });
-    }
-
-    /// Takes turns until the loop ends.
-    fn run_to_its_end(&mut self) -> Exit {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            if let Some(exit) = self.turn() {
-                return exit;
-            }
-            assert!(Instant::now() < limit);
-            self.wait();
-        }
-    }
-
-    /// Returns true if a sync has entries.
-    fn is_pending(&self, name: &str) -> bool {
-        self.sync(name).sync.borrow().pending() > 0
-    }
-
-    /// Takes turns until nothing is pending in a sync, and pauses it.
-    fn pause(&mut self, name: &str) -> SyncId {
-        self.run_until(|event_loop| !event_loop.is_pending(name));
-        let id = self.sync(name).sync.borrow().id;
-        self.apply(vec![Action::Command(id, SyncCommand::Pause)]);
-        id
-    }
-
-    fn sync(&self, name: &str) -> &Rc<SyncHandle> {
-        let mut syncs = self.sending.syncs().iter();
-        let found = syncs.find(|handle| handle.sync.borrow().config.name == name);
-        found.unwrap()
-    }
-}
+use super::super::*;
+use super::rig::Site;
+use crate::component::{AuditRequest, AuditScope, SyncCommand};
 
 #[test]
 fn the_loop_does_not_sleep_while_something_is_due() {
@@ -345,17 +195,19 @@ fn a_running_transfer_is_noted_before_events_are_taken() {
 fn syncs_start_up_when_all_directories_are_watched() {
     let mut site = Site::new();
     site.make_directories();
+    fs::create_dir(site.path("state")).unwrap();
     site.configure("", &["one"]);
-    let (context, environment) = (&mut site.context, &site.environment);
-    let script = Script::load(environment, &context.children, context.clock, Vec::new());
-    let script = script.unwrap_or_else(|error| panic!("{error}"));
-    let watcher = new_watcher(context, &script, false).unwrap();
-    let mut event_loop = EventLoop::new(context, environment, Rc::new(script), watcher);
-    event_loop.start_watching();
+    let mut event_loop = site.begin();
     event_loop.run_until(|event_loop| {
         let is_crawling = event_loop.watching.watcher().crawling();
         let handle = event_loop.sync("one");
-        assert!(!is_crawling || handle.sync.borrow().awaits_watches());
+        assert_eq!(handle.sync.borrow().awaits_watches(), is_crawling);
+        assert_eq!(event_loop.watching.has_started(), !is_crawling);
+        // The reader of directories wakes the loop.
+        // What the watcher waits for wakes the loop.
+        let wakes = event_loop.watching.watcher().next_deadline();
+        let is_due = wakes.is_some_and(|time| time <= Instant::now());
+        assert!(!is_crawling || is_due || event_loop.timeout() != Some(Duration::ZERO));
         !is_crawling
     });
 }
@@ -406,6 +258,7 @@ fn stored_changes_of_a_new_sync_outlive_an_end_before_its_start() {
     let mut event_loop = site.start();
     fs::write(&config, text).unwrap();
     event_loop.reload(ReloadScope::Changed).unwrap();
+    assert!(!event_loop.watching.is_complete());
     event_loop
         .watching
         .save_pending(Default::default(), event_loop.now);
@@ -423,6 +276,7 @@ fn after_an_overflow_nothing_that_events_told_is_relied_on() {
     event_loop.run_until(|_| handle.sync.borrow().verify().is_done());
     let before = comparisons();
     event_loop.watching.overflow();
+    assert_eq!(handle.sync.borrow().counters.overflows, 1);
     assert!(!handle.sync.borrow().verify().is_done());
     assert_ne!(comparisons(), before);
 }
@@ -475,4 +329,96 @@ fn a_directory_is_compared_on_request_for_one_sync_with_its_contents() {
             .all(|path| paths.iter().any(|found| found == path))
     });
     assert!(!event_loop.is_pending("one"));
+}
+
+/// It may begin before the watcher has reported that the source is gone.
+#[test]
+fn a_source_is_checked_before_a_transfer() {
+    let mut site = Site::new();
+    site.configure("", &["one"]);
+    let (source, called) = (site.path("src"), site.path("called"));
+    let mut event_loop = site.start();
+    fs::write(source.join("f"), "x").unwrap();
+    event_loop.run_until(|event_loop| event_loop.is_pending("one"));
+    fs::rename(&source, source.with_file_name("other")).unwrap();
+    event_loop.sending.flush();
+    let EventLoop {
+        sending,
+        watching,
+        now,
+        ..
+    } = &mut event_loop;
+    let actions = sending.run_due(watching, *now);
+    assert!(matches!(actions[..], [Action::Log(..)]), "{actions:?}");
+    let is_halted = event_loop.sync("one").sync.borrow().halted().is_some();
+    assert!(is_halted && !called.exists());
+}
+
+/// What has failed in user code may be what the next call relies on.
+#[test]
+fn nothing_is_called_after_an_error_in_user_code() {
+    let mut site = Site::new();
+    site.configure("", &["one"]);
+    let (config, fails) = (site.path("lsyncd.conf.lua"), site.path("fails"));
+    let (file, called) = (site.path("src/f"), site.path("called"));
+    let alarm = format!(
+        "local function ring()
+           if io.open('{}') then error('as requested') end
+           alarm(now() + 0.01, ring)
+         end
+         alarm(now(), ring)",
+        fails.display()
+    );
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + &alarm).unwrap();
+    let mut event_loop = site.start();
+    fs::write(file, "x").unwrap();
+    event_loop.run_until(|event_loop| event_loop.is_pending("one"));
+    event_loop.sending.flush();
+    fs::write(fails, "").unwrap();
+    let rings = event_loop.sending.script().next_alarm().unwrap();
+    while event_loop.context.clock.now() <= rings {
+        thread::yield_now();
+    }
+    assert_eq!(event_loop.turn(), Some(Exit::Failure));
+    assert!(!called.exists());
+}
+
+#[test]
+fn the_state_of_syncs_that_are_gone_is_removed_after_the_startup() {
+    let mut site = Site::new();
+    let old = site.path("state/old-0123456789abcdef");
+    fs::create_dir_all(&old).unwrap();
+    let age = Duration::from_secs(40 * 24 * 60 * 60);
+    let changed = File::open(&old).unwrap();
+    changed.set_modified(SystemTime::now() - age).unwrap();
+    site.configure("", &["one"]);
+    let mut event_loop = site.begin();
+    assert!(old.exists());
+    event_loop.run_until(|event_loop| event_loop.watching.is_complete());
+    assert!(!old.exists());
+}
+
+#[test]
+fn a_comparison_that_is_requested_begins() {
+    let mut site = Site::new();
+    site.mirror("nil");
+    let mut event_loop = site.start();
+    let id = event_loop.pause("one");
+    let scope = AuditScope {
+        syncs: vec![(id, Vec::new())],
+        by_content: false,
+        repairs: false,
+        sample: None,
+    };
+    let request = AuditRequest {
+        client: None,
+        scope,
+    };
+    event_loop.apply(vec![Action::Audit(request)]);
+    let last = |event_loop: &EventLoop<'_>| event_loop.audits.last(id).cloned();
+    let runs = |event_loop: &EventLoop<'_>| event_loop.audits.progress(id).is_some();
+    assert!(!runs(&event_loop) && last(&event_loop).is_none());
+    event_loop.turn();
+    assert!(runs(&event_loop) || last(&event_loop).is_some());
 }
