@@ -208,6 +208,7 @@ mod tests {
         Create,
         Ignore,
         Discard,
+        DiscardOther,
         Fail,
     }
 
@@ -269,6 +270,11 @@ mod tests {
                 Answer::Ignore => {}
                 Answer::Discard => {
                     sync.queue.discard(id);
+                }
+                Answer::DiscardOther => {
+                    let other = sync.queue.iter().map(|delay| delay.id());
+                    let other = other.filter(|other| *other != id).last();
+                    sync.queue.discard(other.unwrap());
                 }
                 Answer::Fail => return Requested::Ending,
             }
@@ -388,6 +394,23 @@ mod tests {
         let mut fixture = Fixture::new(&[3]);
         fixture.caller.answers.extend([Answer::Discard; 2]);
         assert_eq!(fixture.turn(), ["0", "0", "0"]);
+    }
+
+    #[test]
+    fn an_action_that_discards_another_entry_is_called_again_at_once() {
+        let mut fixture = Fixture::new(&[3]);
+        fixture.caller.answers.push_back(Answer::DiscardOther);
+        assert_eq!(fixture.turn(), ["0", "0"]);
+    }
+
+    #[test]
+    fn many_starts_do_not_keep_the_loop() {
+        let mut fixture = Fixture::new(&[MAX_EVENTS_PER_TURN + 5]);
+        fixture.syncs[0].sync.borrow_mut().config.max_processes = usize::MAX;
+        fixture.caller.free = usize::MAX;
+        assert_eq!(fixture.turn().len(), MAX_EVENTS_PER_TURN);
+        assert_eq!(fixture.deadline(), Some(fixture.now));
+        assert_eq!(fixture.turn().len(), 5);
     }
 
     #[test]

@@ -69,3 +69,60 @@ fn binary(handle: &SyncHandle) -> Option<Binary> {
     let name = text_of(&rsync.get("binary").ok()?);
     Binary::plain(&name.unwrap_or_else(|| b"rsync".to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use mlua::Lua;
+
+    use super::*;
+    use crate::queue::{Etype, Time};
+    use crate::sync::Next;
+    use crate::sync::tests::{sync_with, waker};
+
+    /// A time at which its entry is due.
+    const DUE: Time = 1_000_000_000;
+
+    /// Returns a sync with an entry, and with this program as its rsync.
+    fn handle(lua: &Lua, policy: Policy, program: &Path) -> Rc<SyncHandle> {
+        let mut sync = sync_with(policy);
+        sync.queue.push(Etype::Modify, b"/f", None, 0);
+        let handle = SyncHandle::of_sync(lua, sync);
+        let rsync = lua.create_table().unwrap();
+        rsync.set("binary", program.to_str().unwrap()).unwrap();
+        handle.config.set("rsync", rsync).unwrap();
+        handle
+    }
+
+    /// A program that hangs must not block the loop.
+    #[test]
+    fn a_sync_waits_for_the_probe_of_its_rsync() {
+        let (lua, (_poll, waker)) = (Lua::new(), waker());
+        let directory = tempfile::tempdir().unwrap();
+        let (rsync, script) = (
+            directory.path().join("rsync"),
+            directory.path().join("rsync.sh"),
+        );
+        fs::copy("/bin/true", &rsync).unwrap();
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let mut probe = RsyncProbe::default();
+        let other = handle(&lua, Policy::PerEvent, &rsync);
+        let wrapped = handle(&lua, Policy::Coalesce, &script);
+        assert!(probe.is_done(&other, &waker) && probe.is_done(&wrapped, &waker));
+
+        let own = handle(&lua, Policy::Coalesce, &rsync);
+        let syncs = [Rc::clone(&own)];
+        let may_send = || matches!(own.sync.borrow_mut().next(DUE), Next::Act(_));
+        assert!(may_send());
+        assert!(!probe.is_done(&own, &waker) && !may_send());
+        let until = Instant::now() + Duration::from_secs(60);
+        while !may_send() {
+            assert!(Instant::now() < until);
+            probe.on_turn(&syncs);
+        }
+        assert!(probe.is_done(&own, &waker) && may_send());
+    }
+}

@@ -344,6 +344,41 @@ mod tests {
     }
 
     #[test]
+    fn the_end_waits_for_the_index_as_for_children() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(EXIT, EventMark::default(), start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        let indexing = Remaining {
+            is_indexing: true,
+            ..left(0)
+        };
+        assert_eq!(shutdown.on_turn(indexing, start, WALL), []);
+        // The end of the thread wakes the loop.
+        assert_eq!(shutdown.deadline(), start + TIMEOUT);
+        let actions = shutdown.on_turn(indexing, start + TIMEOUT, WALL);
+        assert_eq!(actions, [Action::CloseTunnels]);
+    }
+
+    #[test]
+    fn only_an_end_with_time_waits_for_the_second_of_the_last_transfer() {
+        let start = Instant::now();
+        let ended = Remaining {
+            last_end: Some(WALL),
+            ..left(0)
+        };
+        for (ending, requests, waits) in
+            [(EXIT, 1, true), (EXIT, 2, false), (Ending::Reset, 1, false)]
+        {
+            let mut shutdown = Shutdown::new(ending, EventMark::default(), start);
+            for _ in 0..requests {
+                shutdown.on_request(ending, TIMEOUT, start);
+            }
+            let actions = shutdown.on_turn(ended, start, WALL);
+            assert_eq!(actions.is_empty(), waits, "{ending:?} {requests}");
+        }
+    }
+
+    #[test]
     fn a_second_is_over_when_no_file_can_get_its_time() {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         let left = |last, now| rest_of_second(at(last), at(now)).map(|left| left.as_millis());

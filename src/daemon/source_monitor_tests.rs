@@ -10,9 +10,10 @@ use mlua::Lua;
 use super::*;
 use crate::daemon::sources::WatchedRoots;
 use crate::mount_table;
+use crate::queue::Etype;
 use crate::state::StateDir;
-use crate::sync::SourceIdentity;
 use crate::sync::tests::sync_of;
+use crate::sync::{Next, SourceIdentity};
 
 /// Counts what is asked of the watched trees.
 struct FakeRoots {
@@ -148,6 +149,8 @@ fn a_missing_source_halts_its_sync_until_it_is_back() {
     assert!(!is_ready && fixture.is_halted());
     assert!(matches!(told[..], [Action::Log(..)]), "{told:?}");
     assert_eq!(fixture.roots.checks, 1);
+    // A transfer that runs may delete what it does not find.
+    assert!(fixture.syncs[0].sync.borrow().has_outdated(fixture.now));
     assert_eq!(fixture.check_ready(), (false, vec![]), "it is told once");
     let due = fixture.now + RECHECK_INTERVAL;
     assert_eq!(fixture.monitor.deadline(), Some(due));
@@ -353,5 +356,36 @@ fn a_source_waits_for_its_target() {
         assert!(!fixture.syncs[0].sync.borrow().awaits_target());
         assert!(fixture.saved().is_some());
         assert_eq!(fixture.saved(), fixture.accepted());
+    }
+}
+
+/// The loop must neither wait for it nor turn without a pause. Transfers that run may continue: the
+/// target is the same when it answers.
+#[test]
+fn a_target_that_does_not_answer_halts_its_sync_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    for (time, halts) in [(MAX_SILENCE / 2, false), (MAX_SILENCE, true)] {
+        let mut fixture = Fixture::new(dir.path());
+        fixture.start();
+        let handle = Rc::clone(&fixture.syncs[0]);
+        let mut sync = handle.sync.borrow_mut();
+        sync.queue.push(Etype::Modify, b"/file", None, 0);
+        sync.silence_target(time);
+        drop(sync);
+        let (is_ready, told) = fixture.check_ready();
+        assert!(!is_ready);
+        assert_eq!(
+            (fixture.is_halted(), told.len()),
+            (halts, usize::from(halts))
+        );
+        assert!(!handle.sync.borrow().has_outdated(fixture.now));
+        let next = handle.sync.borrow_mut().next(0);
+        let expected = if halts {
+            Next::Nothing
+        } else {
+            Next::At(SILENT_PAUSE)
+        };
+        assert_eq!(next, expected);
     }
 }

@@ -89,3 +89,64 @@ impl StartupProgress {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sync::tests::idle_watcher;
+    use crate::watch::Scope;
+
+    /// Returns a watcher that has not read the directory of its only scope.
+    fn crawling_watcher(directory: &tempfile::TempDir) -> Watcher {
+        let mut watcher = idle_watcher();
+        watcher.set_scopes(vec![Scope {
+            root: format!("{}/", directory.path().display()).into_bytes(),
+            wants: Arc::new(|_| true),
+        }]);
+        assert!(watcher.crawling());
+        watcher
+    }
+
+    #[test]
+    fn the_loop_is_woken_for_each_line_and_no_sooner() {
+        let directory = tempfile::tempdir().unwrap();
+        let (idle, crawling) = (idle_watcher(), crawling_watcher(&directory));
+        let start = Instant::now();
+        let mut progress = StartupProgress::new(start, false);
+        let mut deadline_after = |watcher: &Watcher, seconds| {
+            progress.turn(watcher, || 0, start + Duration::from_secs(seconds));
+            let deadline = progress.deadline(watcher);
+            deadline.map(|time| (time - start).as_secs())
+        };
+        assert_eq!(deadline_after(&crawling, 1), Some(5));
+        assert_eq!(deadline_after(&crawling, 5), Some(10));
+        assert_eq!(deadline_after(&crawling, 9), Some(10));
+        assert_eq!(deadline_after(&idle, 11), None);
+    }
+
+    #[test]
+    fn the_terminal_is_updated_until_the_startup_is_complete() {
+        let (watcher, start) = (idle_watcher(), Instant::now());
+        let left = Cell::new(2);
+        let mut progress = StartupProgress {
+            blink: Some(start + TERMINAL_INTERVAL),
+            ..StartupProgress::new(start, false)
+        };
+        for (turns, expected) in [
+            (0, Some(1)),
+            (1, Some(2)),
+            (2, Some(3)),
+            (3, None),
+            (9, None),
+        ] {
+            left.set(3_usize.saturating_sub(turns));
+            let now = start + TERMINAL_INTERVAL * u32::try_from(turns).unwrap();
+            progress.turn(&watcher, || left.get(), now);
+            let expected = expected.map(|intervals| start + TERMINAL_INTERVAL * intervals);
+            assert_eq!(progress.deadline(&watcher), expected, "{turns}");
+        }
+    }
+}

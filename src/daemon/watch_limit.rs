@@ -298,7 +298,11 @@ mod tests {
     fn what_lacked_a_watch_is_compared_until_all_have_one() {
         let (one, two, now) = (SyncId::new(), SyncId::new(), Instant::now());
         let mut limit = WatchLimit::new(INTERVAL);
+        assert_eq!(limit.unwatched(), 0);
         limit.on_refused(&set(&[one, two]), now);
+        assert_eq!((limit.unwatched(), limit.lacking()), (1, &set(&[one, two])));
+        limit.on_count(5000, 1000, None);
+        assert_eq!(limit.unwatched(), 4000);
         limit.on_turn(false, now + INTERVAL);
         // The request fails for one of them.
         limit.on_refused(&set(&[two]), now + INTERVAL);
@@ -312,6 +316,7 @@ mod tests {
         let told = Action::normal("all directories are watched now");
         assert_eq!(compared, [told, full_comparison(two)]);
         assert_eq!((limit.deadline(false), limit.is_reached()), (None, false));
+        assert_eq!((limit.unwatched(), limit.lacking()), (0, &set(&[])));
     }
 
     #[test]
@@ -335,6 +340,32 @@ mod tests {
             text.contains("have more than 1 directories, counted"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn directories_are_counted_once_and_their_number_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::create_dir_all(dir.path().join("c")).unwrap();
+        let scopes = ["", "a/", "c/"].map(|name| Scope {
+            root: format!("{}/{name}", dir.path().display()).into_bytes(),
+            wants: Arc::new(|_| true),
+        });
+        let (mut poll, waker) = crate::sync::tests::waker();
+        let mut count = DirectoryCount::default();
+        assert_eq!(count.result(), None);
+        count.start(scopes.to_vec(), Arc::clone(&waker));
+        let mut events = mio::Events::with_capacity(1);
+        poll.poll(&mut events, Some(Duration::from_secs(60)))
+            .unwrap();
+        assert!(!events.is_empty());
+        // The thread ends right after it has woken the loop.
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut result = None;
+        while result.is_none() && Instant::now() < until {
+            result = count.result();
+        }
+        assert_eq!((result, count.result()), (Some(4), None));
     }
 
     #[test]

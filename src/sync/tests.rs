@@ -18,7 +18,7 @@ pub(crate) fn sync_of(source: &[u8]) -> Sync {
 }
 
 /// Returns a sync that takes Moves, with a queue of this policy.
-pub(super) fn sync_with(policy: Policy) -> Sync {
+pub(crate) fn sync_with(policy: Policy) -> Sync {
     let sync = sync(true);
     Sync::new(sync.config, Filter::default(), policy, false)
 }

@@ -334,6 +334,15 @@ mod tests {
         assert_eq!(writer.written.borrow().len(), 2 * 3);
     }
 
+    /// Nothing else may wake the loop, and the age of the file tells if the daemon is alive.
+    #[test]
+    fn the_next_report_has_a_deadline() {
+        let mut files = files(Some("status"), None, 10);
+        let now = Instant::now() + Duration::from_secs(3600);
+        files.on_turn(&FakeWriter::default(), now);
+        assert_eq!(files.deadline(), Some(now + Duration::from_secs(10)));
+    }
+
     #[test]
     fn without_files_there_is_no_deadline() {
         let mut files = files(None, None, 10);

@@ -178,3 +178,86 @@ fn failed(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now
         facts.push(("remedy", remedy.to_owned()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::RetryEntries;
+    use crate::sync::tests::sync_of;
+
+    const SECOND: Time = 1_000_000;
+
+    /// Returns what is told of the queue entries of a path, at a time after 10 seconds.
+    fn told(sync: &Sync, path: &str) -> Vec<String> {
+        let mut facts = Vec::new();
+        queued(&mut facts, sync, path.as_bytes(), 10 * SECOND);
+        facts
+            .into_iter()
+            .map(|(key, text)| format!("{key}: {text}"))
+            .collect()
+    }
+
+    #[test]
+    fn an_entry_concerns_its_path_and_what_is_below_a_directory() {
+        for (changed, path, expected) in [
+            ("/d/", "/d/f", true),
+            ("/d/", "/d", true),
+            ("/d", "/d/", true),
+            ("/d", "/d/f", false),
+            ("/e/", "/d/f", false),
+            ("/d/f", "/d/", false),
+        ] {
+            let is_concerned = covers(changed.as_bytes(), path.as_bytes());
+            assert_eq!(is_concerned, expected, "{changed} {path}");
+        }
+    }
+
+    #[test]
+    fn pending_changes_of_a_path_are_told() {
+        let mut sync = sync_of(b"/src/");
+        let changes = [
+            (Etype::Modify, "/d/f", 12),
+            (Etype::Modify, "/d/g", 10),
+            (Etype::Delete, "/gone", 7),
+            (Etype::Delete, "/dir/", 7),
+            (Etype::Create, "/new/", 7),
+        ];
+        for (etype, path, due) in changes {
+            sync.queue.push(etype, path.as_bytes(), None, due * SECOND);
+        }
+        for (path, expected) in [
+            ("/d/f", "pending: Modify, due in 2 s"),
+            ("/d/g", "pending: Modify, due for "),
+            ("/d/", "pending: 2 changes below it"),
+            ("/gone", "pending: Delete, due for "),
+            (
+                "/dir/",
+                "pending: Delete (a comparison, if the directory exists), due for ",
+            ),
+            ("/new/", "pending: Create, due for "),
+        ] {
+            let told = told(&sync, path);
+            let is_told = told.len() == 1 && told[0].starts_with(expected);
+            assert!(is_told, "{path} {told:?}");
+        }
+        assert_eq!(told(&sync, "/d"), [""; 0]);
+    }
+
+    #[test]
+    fn a_failed_path_is_told_and_so_is_one_below_a_failed_directory() {
+        let mut sync = sync_of(b"/src/");
+        let mut failing = RetryEntries::new();
+        for path in [&b"/d/"[..], b"/f"] {
+            sync.queue.push(Etype::Create, path, None, 0);
+            failing.insert(path.to_vec(), Etype::Create);
+        }
+        let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+        sync.begin(&ids);
+        sync.defer_failed(&ids, &failing, false, 0).unwrap();
+        for (path, expected) in [("/f", 1), ("/d/", 1), ("/d/inner/g", 1), ("/g", 0)] {
+            let mut facts = Vec::new();
+            failed(&mut facts, &sync, path.as_bytes(), 0);
+            assert_eq!(facts.len(), expected, "{path} {facts:?}");
+        }
+    }
+}

@@ -175,6 +175,18 @@ impl Probe {
     }
 }
 
+#[cfg(test)]
+impl Sync {
+    /// Sets a target that was asked this long ago and never answers.
+    pub(crate) fn silence_target(&mut self, time: Duration) {
+        let (sender, answer) = mpsc::channel();
+        std::mem::forget(sender);
+        let since = Instant::now().checked_sub(time).unwrap();
+        self.config.target = Some(b"/silent/".to_vec());
+        self.guard.probe = Some(Probe { answer, since });
+    }
+}
+
 /// Returns where the target is mounted; `None` if this is known and has not changed.
 fn look(target: &[u8], known: Option<&TargetMount>) -> Option<FoundTarget> {
     if known.is_some_and(|known| known.is_confirmed_by(|| root(&known.point))) {
