@@ -8,12 +8,14 @@
 //! * `rsyncssh`: moves on the target;
 //! * `local_copy`: copies by the daemon itself;
 //! * `scan_request`: checks before a transfer;
-//! * `request_tests`: tests of what they request.
+//! * `request_tests`, `collect_tests`: tests of what they request, and of what follows.
 //!
 //! No Lua code runs while a sync is borrowed.
 
 mod batch_size;
 mod built_in;
+#[cfg(test)]
+mod collect_tests;
 pub mod comparison;
 pub mod local_copy;
 #[cfg(test)]
