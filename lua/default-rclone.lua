@@ -36,8 +36,9 @@ local function excludes(config)
   local list = config.exclude or { }
   if type(list) ~= "table" then list = { list } end
   for _, pattern in ipairs(list) do
-    local bare = pattern:gsub("/$", ""):gsub("[{}]", "\\%0")
-    if bare == pattern then rules[#rules + 1] = "- " .. bare end
+    local name = pattern:gsub("/$", "")
+    local bare = name:gsub("[{}]", "\\%0")
+    if name == pattern then rules[#rules + 1] = "- " .. bare end
     rules[#rules + 1] = "- " .. bare .. "/**"
   end
   return rules

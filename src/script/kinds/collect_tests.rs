@@ -105,3 +105,50 @@ fn exit_codes_of_rclone_have_its_meaning() {
     assert_eq!(verdicts, expected);
     assert_eq!(verdict(Signal(15)), Again);
 }
+
+/// An event that waits for others would otherwise be due for ever.
+#[test]
+fn a_blanket_event_is_discarded() {
+    for kind in [
+        "default.rsync, target = '/trg'",
+        "default.rsyncssh, host = 'h', targetdir = '/trg'",
+        "default.direct, target = '/trg'",
+        "default.rclone, target = 'remote:x'",
+    ] {
+        let sync = Loaded::of(&format!(
+            "sync{{ {kind}, source = '@DIR@/src', init = false }}"
+        ));
+        let handle = sync.handle(0);
+        handle
+            .sync
+            .borrow_mut()
+            .queue
+            .push(Etype::Blanket, b"", None, 0);
+        assert!(sync.act().is_empty(), "{kind}");
+        assert!(handle.sync.borrow().queue.is_empty(), "{kind}");
+    }
+}
+
+/// rclone's rules have neither line feeds nor bytes that are not UTF-8.
+#[test]
+fn names_that_rclone_cannot_express_become_patterns() {
+    let sync = Loaded::of(
+        "sync{ default.rclone, source = '@DIR@/src', target = 'remote:x', init = false,
+           exclude = 'no{' }",
+    );
+    let handle = sync.handle(0);
+    let source = handle.sync.borrow().config.source.clone();
+    for name in [&b"a\nb"[..], b"\xff\xfe.x", b"\xc3\xa4", b"end "] {
+        let path = [&source, name].concat();
+        handle
+            .sync
+            .borrow_mut()
+            .ingest(Event::Create { path: &path }, 0);
+    }
+    let request = sync.spawn();
+    assert_eq!(request.args[0], b"sync");
+    let rules = String::from_utf8(request.stdin.unwrap()).unwrap();
+    let named = ["a?b", "*.x", "\u{e4}", "end?"].map(|name| format!("+ /{name}\n+ /{name}/**\n"));
+    let excludes = "- no\\{\n- no\\{/**\n";
+    assert_eq!(rules, format!("{excludes}{}- *\n", named.concat()));
+}
