@@ -132,7 +132,7 @@ fn take_over(before: &SyncHandle, handle: &SyncHandle, jobs: &mut [&mut Job]) {
     sync.adopt(&before.sync.borrow());
     for job in jobs.iter_mut().filter(|job| job.is_for(&before.sync)) {
         job.heir = Some(Rc::clone(&handle.sync));
-        sync.add_predecessor_job();
+        sync.add_predecessor_job(job.events());
     }
 }
 

@@ -1,11 +1,12 @@
 //! Handover of a sync's pending events, to the sync of a new configuration or to the next daemon.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Sync;
 use super::verify::CLOCK_TICK;
-use crate::queue::{Etype, Placed, Policy, Pushed, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 
 /// A pending event: type, path, and destination of a Move.
 pub type PendingEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
@@ -77,9 +78,50 @@ impl Sync {
         self.owes_comparison |= everything && !self.config.init;
     }
 
-    /// Waits for one more child of the sync that this one replaces.
-    pub fn add_predecessor_job(&mut self) {
+    /// Waits for one more child of the sync that this one replaces. The child processes these
+    /// events, which are inherited as well.
+    pub fn add_predecessor_job(&mut self, events: Vec<PendingEvent>) {
         self.lifecycle.add_predecessor_job();
+        if self.queue.policy() == Policy::PerEvent {
+            self.unconfirmed.extend(events);
+        }
+    }
+
+    /// Drops the inherited events that a child of the replaced sync has processed, so that user
+    /// code is not called again for them. What the built-in kinds send again is compared, or is
+    /// split as a Move.
+    pub fn predecessor_succeeded(&mut self, events: Vec<PendingEvent>) {
+        let events = events.into_iter();
+        let mut done: HashSet<_> = events.filter(|it| self.unconfirmed.remove(it)).collect();
+        self.inherited.retain(|event| !done.remove(event));
+        let mut queued: Vec<_> = self.queue.iter().collect();
+        queued.retain(|delay| {
+            let (path, to) = delay.paths();
+            done.remove(&(delay.etype(), path, to))
+        });
+        let ids: Vec<_> = queued.iter().map(|delay| delay.id()).collect();
+        for id in ids {
+            self.queue.withdraw(id);
+        }
+    }
+
+    /// Handles an event that is queued now. An equal inherited event may stand for it, and is not
+    /// dropped.
+    pub(super) fn confirm_again(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>) {
+        if !self.unconfirmed.is_empty() {
+            let event = (etype, path.to_vec(), to.map(<[u8]>::to_vec));
+            self.unconfirmed.remove(&event);
+        }
+    }
+
+    /// Returns the events of these queue entries.
+    pub fn events_of(&self, ids: &[DelayId]) -> Vec<PendingEvent> {
+        let delays = ids.iter().filter_map(|&id| self.queue.get(id));
+        let events = delays.map(|delay| {
+            let (path, to) = delay.paths();
+            (delay.etype(), path, to)
+        });
+        events.collect()
     }
 
     /// Handles the end of a child of the sync that this one replaces.

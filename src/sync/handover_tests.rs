@@ -77,6 +77,51 @@ fn a_new_sync_takes_over_what_the_old_one_has_not_sent() {
     assert!(!new.owes_comparison);
 }
 
+/// What a child of the replaced sync has processed is not processed again, wherever it is queued by
+/// then. A failed event is, and so is an equal event that has arrived since.
+#[test]
+fn user_code_is_not_called_again_for_what_a_running_child_processes() {
+    for has_started in [false, true] {
+        for (succeeds, repeated) in [(true, false), (true, true), (false, false)] {
+            let mut old = sync_with(Policy::PerEvent);
+            old.config.moves = true;
+            old.queue.push(Etype::Move, b"/a", Some(b"/b"), 0);
+            old.queue.push(Etype::Create, b"/c", None, 0);
+            let ids = old.queue.take(|_| Take::Take);
+            old.queue.activate(&ids);
+            old.queue.push(Etype::Create, b"/d", None, 0);
+            let events = old.events_of(&ids);
+            let mut new = sync_with(Policy::PerEvent);
+            new.config.moves = true;
+            new.adopt(&old);
+            new.add_predecessor_job(events.clone());
+            if has_started {
+                new.start(0);
+            }
+            if repeated {
+                let path = b"/src/c".as_slice();
+                new.ingest(Event::Create { path }, 0);
+            }
+            if succeeds {
+                new.predecessor_succeeded(events);
+            }
+            if !has_started {
+                new.start(0);
+            }
+            let mut expected = vec!["/d", "Init"];
+            if !succeeds || repeated {
+                expected.insert(0, "/c");
+            }
+            if !succeeds {
+                expected.insert(0, "/a");
+            }
+            let mut found = queued(&new);
+            found.dedup();
+            assert_eq!(found, expected, "{has_started} {succeeds} {repeated}");
+        }
+    }
+}
+
 #[test]
 fn a_pause_and_the_counters_outlive_a_reload() {
     let mut old = sync_with(Policy::Coalesce);
@@ -393,7 +438,7 @@ fn a_directory_of_a_journal_that_is_created_while_it_is_deleted_is_compared() {
 fn a_new_sync_waits_for_the_children_of_the_old_one() {
     let mut sync = sync_with(Policy::Coalesce);
     sync.queue.push(Etype::Modify, b"/a", None, 0);
-    sync.add_predecessor_job();
+    sync.add_predecessor_job(Vec::new());
     assert_eq!(sync.next(0), Next::Nothing);
     sync.predecessor_job_ended();
     assert!(matches!(sync.next(0), Next::Act(_)));

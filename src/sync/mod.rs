@@ -51,6 +51,7 @@ pub use clock::Clock;
 pub use commands::Mark;
 pub use counters::Counters;
 pub use guard::{DeleteGuard, MountChanges, SourceIdentity, TargetState};
+pub use handover::PendingEvent;
 pub use journal_reader::{choose_leaders, share, share_inherited};
 pub use left_out::LeftOutReason;
 pub use retry::{
@@ -61,7 +62,7 @@ pub use warm_start::{IndexState, WarmStart, index_fingerprint};
 
 pub use crate::queue::micros;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsString;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -155,6 +156,8 @@ pub struct Sync {
     scope: Scope,
     /// The pending events of the replaced sync, until this one starts.
     inherited: Vec<handover::PendingEvent>,
+    /// The inherited events for which children of the replaced sync run user code.
+    unconfirmed: HashSet<handover::PendingEvent>,
     /// Entries up to this serial number are due without their delay.
     flushed_up_to: u64,
     /// The number of times pending work was moved into new entries.
@@ -206,6 +209,7 @@ impl Sync {
             owes_comparison: false,
             owes_deletions: false,
             inherited: Vec::new(),
+            unconfirmed: HashSet::new(),
             flushed_up_to: 0,
             requeues: 0,
             recovery: None,

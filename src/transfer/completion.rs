@@ -119,6 +119,10 @@ fn apply_completion(job: &Job, completion: Completion, status: ExitStatus, now: 
     let mut sync = job.handle.sync.borrow_mut();
     match completion {
         Completion::Done => {
+            if let Some(heir) = &job.heir {
+                let events = sync.events_of(&job.ids);
+                heir.borrow_mut().predecessor_succeeded(events);
+            }
             if status.is_success() {
                 sync.add_harmless_lines(job.harmless_lines());
                 if job.is_whole(&sync) {

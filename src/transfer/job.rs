@@ -26,7 +26,7 @@ use crate::queue::{DelayId, Etype};
 use crate::script::{CopyRequest, Script, SpawnRequest, SyncHandle};
 use crate::staging::readers::Reading;
 use crate::status::snapshot::Progress;
-use crate::sync::{Blame, FailedEntries, LineKind, RetryEntries, Sync};
+use crate::sync::{Blame, FailedEntries, LineKind, PendingEvent, RetryEntries, Sync};
 use crate::watch::TreeSize;
 
 /// The maximum number of error output lines kept of a child, for messages and for checks of their
@@ -239,6 +239,11 @@ impl Job {
     /// Returns true if it runs for this sync.
     pub fn is_of(&self, handle: &Rc<SyncHandle>) -> bool {
         Rc::ptr_eq(&self.handle.sync, &handle.sync)
+    }
+
+    /// Returns the events of its queue entries.
+    pub fn events(&self) -> Vec<PendingEvent> {
+        self.handle.sync.borrow().events_of(&self.ids)
     }
 
     /// Returns its queue entries.

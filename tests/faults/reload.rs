@@ -267,6 +267,36 @@ fn syncs_with_functions_start_again() {
     assert!(!daemon.log().contains("one f"));
 }
 
+/// A command such as `mv` fails if it is repeated, or moves another file.
+#[test]
+fn a_command_that_runs_during_a_reload_is_not_repeated() {
+    let dir = Dir::new();
+    let config = r#"
+        settings{ hup = "changed" }
+        sync{
+            source = "@SRC@", target = "@TRG@", delay = 0,
+            onCreate = "cp ^sourcePathname ^targetPathname",
+            onMove = "touch @DIR@/begun; until [ -e @DIR@/go ]; do sleep 0.1; done; "
+                .. "mv ^o.targetPathname ^d.targetPathname",
+            exitcodes = { [1] = "again" },
+        }
+    "#;
+    dir.write("a", "1");
+    dir.put("trg/a", "1");
+    let mut daemon = Daemon::new(&dir, config).args(&["-log", "Inotify"]).start();
+    daemon.wait_log("directories in all");
+    fs::rename(dir.path("src/a"), dir.path("src/b")).unwrap();
+    daemon.wait_for("the command runs", |_| dir.path("begun").exists());
+    dir.write("a", "2");
+    configure(&dir, &config.replace("delay = 0,", "delay = 0.1,"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("0 untouched, 1 changed, 0 new, 0 removed");
+    dir.put("go", "");
+    daemon.wait_equal();
+    assert_eq!(daemon.log().matches("Finished Move").count(), 1);
+    assert!(!daemon.log().contains("Retrying"));
+}
+
 /// Without the setting every sync runs its startup transfer, but watches and pending changes are
 /// kept.
 #[test]
