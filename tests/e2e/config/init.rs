@@ -2,10 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::daemon::{Daemon, binary};
 use crate::support::dir::Dir;
@@ -241,4 +245,25 @@ fn mistakes_are_reported_before_a_file_is_written() {
     );
     // The messages are those of `-check`, with the name of the file.
     refused(&[b"src", b"src", b"new.lua"], "new.lua:");
+}
+
+/// Only a daemon holds signals back.
+#[test]
+fn the_questions_are_ended_by_a_signal() {
+    let dir = Dir::new();
+    let mut child = Command::new(binary())
+        .arg("-init")
+        .current_dir(dir.root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = child.stdin.take().unwrap();
+    let question = &mut [0];
+    let output = child.stdout.as_mut().unwrap();
+    output.read_exact(question).unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    drop(input);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
 }

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 
 use crate::support::daemon::Daemon;
 use crate::support::dir::{Dir, skip};
+use crate::support::script::write_script;
 
 const CONFIG: &str = r#"
 settings { logfile = "@DIR@/log", statusFile = "@DIR@/status", pidfile = "@DIR@/pid" }
@@ -377,4 +379,18 @@ fn the_starter_has_only_comments_and_they_are_valid() {
         .filter(|line| !line.starts_with("The ") && !line.starts_with("To "))
         .collect();
     is_right(&dir, "the starter", &code.join("\n"));
+}
+
+/// The previews of large sources take long. Only a daemon holds signals back.
+#[test]
+fn a_preview_is_ended_by_a_signal() {
+    let dir = Dir::new();
+    let config = r#"sync { default.rsync, source = "@SRC@", target = "@TRG@",
+                           rsync = { binary = "@DIR@/rsync" } }"#;
+    dir.put("config.lua", dir.expand(config));
+    write_script(&dir.path("rsync"), "kill -TERM $PPID; exec sleep 10");
+    let ended = Daemon::bare(&dir)
+        .args(&["-preview", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.signal(), Some(15), "{}", ended.stderr);
 }

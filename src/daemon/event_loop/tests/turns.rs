@@ -421,4 +421,11 @@ fn a_comparison_that_is_requested_begins() {
     assert!(!runs(&event_loop) && last(&event_loop).is_none());
     event_loop.turn();
     assert!(runs(&event_loop) || last(&event_loop).is_some());
+    event_loop.poll_until(|event_loop| {
+        let snapshot = report::snapshot(&event_loop.state(), None, 0);
+        let sync = &snapshot.syncs[0];
+        assert_eq!(sync.verifying.is_some(), runs(event_loop));
+        assert_eq!(sync.verified, last(event_loop));
+        sync.verified.is_some()
+    });
 }
