@@ -152,3 +152,32 @@ impl Sources<'_> {
         mounts(table).filter(nested_mounts).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sync::tests::idle_watcher;
+    use crate::watch::Scope;
+
+    /// No event tells of a rename above a source.
+    #[test]
+    fn another_directory_at_its_path_is_not_the_one_that_is_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        let above = directory.path().join("above");
+        fs::create_dir_all(above.join("src")).unwrap();
+        let root = format!("{}/src/", above.display()).into_bytes();
+        let mut watcher = idle_watcher();
+        watcher.set_scopes(vec![Scope {
+            root: root.clone(),
+            wants: Arc::new(|_| true),
+        }]);
+        let roots: &mut dyn WatchedRoots = &mut watcher;
+        assert!(roots.leads_to_root(&root) && roots.crawling());
+        fs::rename(&above, directory.path().join("other")).unwrap();
+        fs::create_dir_all(above.join("src")).unwrap();
+        assert!(!roots.leads_to_root(&root));
+    }
+}
