@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Returns the paths at which a program is looked for: the name itself if it contains a slash,
 /// otherwise the name in each directory of `PATH`. `None` if `PATH` is not set.
@@ -20,12 +20,13 @@ pub fn candidates(name: &[u8]) -> Option<Vec<PathBuf>> {
 /// Returns the file of a program. A name that contains a slash is not examined.
 pub fn find(name: &[u8]) -> Option<PathBuf> {
     let is_path = name.contains(&b'/');
-    let is_executable = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
     let mut places = candidates(name)?.into_iter();
     places.find(|path| is_path || is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
@@ -39,5 +40,13 @@ mod tests {
         assert_eq!(find(b"no-such-program"), None);
         assert_eq!(find(b""), None);
         assert_eq!(find(b"./not/here"), Some("./not/here".into()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        for (mode, is) in [(0o644, false), (0o755, true), (0o001, true)] {
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_executable(&path), is, "{mode:o}");
+        }
+        assert!(!is_executable(directory.path()));
     }
 }

@@ -26,13 +26,17 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
+        Site::with_gate("not io.open(copy):read('a'):match('poison'), 'poison'")
+    }
+
+    /// Returns a site whose gate returns these values for `path` and `copy`.
+    fn with_gate(values: &str) -> Site {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().display();
         fs::create_dir(directory.path().join("src")).unwrap();
         let script = Rc::new(Script::of_text(&format!(
             "sync {{ default.rsync, source = '{root}/src', target = '{root}/trg', delay = 1, \
-             init = false, check = {{ function(path, copy) \
-             return not io.open(copy):read('a'):match('poison'), 'poison' end, \
+             init = false, check = {{ function(path, copy) return {values} end, \
              staging = '{root}/staging' }} }}",
         )));
         let poll = Poll::new().unwrap();
@@ -220,4 +224,32 @@ fn sources_and_targets_are_reported_to_the_staging_directory() {
     assert_eq!(configured, expected);
     let layout = layout(&site.syncs[0].sync.borrow(), configured).unwrap();
     assert_eq!(layout.configured, expected);
+}
+
+/// Nothing else wakes the loop.
+#[test]
+fn a_function_that_takes_long_is_continued_at_once() {
+    let spin = format!(
+        "(function() local t = os.clock() while os.clock() - t < {} do end return true end)()",
+        2.0 * scanners::MAX_TURN.as_secs_f64()
+    );
+    let mut site = Site::with_gate(&spin);
+    for name in ["a", "b", "c"] {
+        site.write(name, "content");
+    }
+    site.request();
+    let (begun, mut continued) = (Instant::now(), 0);
+    while site.passes.ready.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the pass hangs");
+        site.turn(true);
+        let is_checking = |pass: &Pass| matches!(pass.phase, PassPhase::Checking(_));
+        if site.passes.passes.iter().any(is_checking) {
+            let now = Instant::now();
+            let due = site.passes.deadline(&site.transfers, false, now);
+            assert_eq!(due, Some(now));
+            continued += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(continued >= 2, "{continued}");
 }

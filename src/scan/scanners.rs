@@ -19,7 +19,7 @@ use crate::sync::Sync;
 use crate::transfer::{Job, ScannerCall, Transfers};
 
 /// The maximum time for calls of check functions in one turn.
-const MAX_TURN: Duration = Duration::from_millis(50);
+pub(super) const MAX_TURN: Duration = Duration::from_millis(50);
 
 /// The maximum size of the path arguments of one scanner call, in bytes.
 const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
@@ -180,5 +180,45 @@ fn command(scanner: &Scanner, copies: Vec<Vec<u8>>, sync: &Sync) -> Command {
         environment: environment(sync),
         priority: sync.config.priority,
         ..Command::new(program)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scanner_gets_the_names_the_environment_and_the_priority_of_its_sync() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().display();
+        let script = Script::of_text(&format!(
+            "sync {{ default.rsync, name = 'web', source = '{root}', target = '{root}.t', \
+             nice = 7, check = {{ command = {{ 'scan', '-v' }} }} }}",
+        ));
+        let syncs = script.syncs();
+        let sync = syncs[0].sync.borrow();
+        let Some(Check::Command(scanner)) = sync.config.check.as_ref().unwrap().checks.first()
+        else {
+            panic!("it is a scanner")
+        };
+        let copies = vec![b"/a".to_vec(), b"/b\n".to_vec()];
+        let by_arguments = command(scanner, copies.clone(), &sync);
+        let words = [&b"-v"[..], b"/a", b"/b\n"];
+        assert_eq!(by_arguments.program, b"scan");
+        assert_eq!(by_arguments.args, words);
+        assert_eq!(by_arguments.stdin, Stdin::Null);
+        let environment = [
+            ("LSYNCD_SYNC".into(), "web".into()),
+            ("LSYNCD_SOURCE".into(), format!("{root}/").into()),
+        ];
+        assert_eq!(by_arguments.environment, environment);
+        assert_eq!(by_arguments.priority.nice, Some(7));
+        let scanner = Scanner {
+            stdin: true,
+            ..scanner.clone()
+        };
+        let by_input = command(&scanner, copies, &sync);
+        assert_eq!(by_input.args, [b"-v"]);
+        assert_eq!(by_input.stdin, Stdin::Bytes(b"/a\0/b\n\0".to_vec()));
     }
 }
