@@ -147,6 +147,16 @@ impl Observer for EventRouter<'_> {
         }
     }
 
+    /// The others have taken the renewal for a deletion.
+    fn vacated(&mut self, path: &[u8]) {
+        for handle in self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if sync.config.delete.keeps_others() {
+                sync.ingest(Event::Delete { path }, self.now);
+            }
+        }
+    }
+
     fn follow(&mut self, number: u64) {
         for &index in &self.moved {
             self.syncs[index].sync.borrow_mut().record_rename(number);
@@ -318,8 +328,11 @@ mod tests {
         ] {
             let syncs = [handle(&lua, "/src/", false)];
             syncs[0].sync.borrow_mut().config.delete = delete;
-            EventRouter::new(&syncs, 0).renewed(b"/src/d/");
+            let mut router = EventRouter::new(&syncs, 0);
+            router.renewed(b"/src/d/");
             assert_eq!(queued(&syncs[0]), expected, "{delete:?}");
+            router.vacated(b"/src/d/");
+            assert_eq!(queued(&syncs[0]), ["/d/"], "{delete:?}");
         }
     }
 

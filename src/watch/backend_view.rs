@@ -26,6 +26,10 @@ impl Observer for BackendView<'_> {
         self.observer.renewed(path);
     }
 
+    fn vacated(&mut self, path: &[u8]) {
+        self.observer.vacated(path);
+    }
+
     fn follow(&mut self, number: u64) {
         self.observer.follow(number);
     }
@@ -86,6 +90,10 @@ mod tests {
             Follow::Contents
         }
 
+        fn vacated(&mut self, path: &[u8]) {
+            self.0.push(format!("vacated {}", text(path)));
+        }
+
         fn follow(&mut self, number: u64) {
             self.0.push(format!("follow {number}"));
         }
@@ -126,6 +134,7 @@ mod tests {
             let path = b"/f";
             assert_eq!(view.event(Event::Attrib { path }), Follow::Contents);
             view.renewed(path);
+            view.vacated(path);
             view.follow(7);
             view.found(path, 7);
             view.written(path, true);
@@ -141,6 +150,7 @@ mod tests {
             let mut expected = vec![
                 format!("{:?}", Event::Attrib { path }),
                 format!("{:?}", Event::Delete { path }),
+                "vacated /f".into(),
                 "follow 7".into(),
                 format!("{:?}", Event::Create { path }),
                 format!("{:?}", Event::Modify { path }),
@@ -151,7 +161,7 @@ mod tests {
                 "reading /f: text".into(),
             ];
             if keeps_short {
-                expected.remove(8);
+                expected.remove(9);
             }
             assert_eq!(recorder.0, expected);
         }

@@ -167,6 +167,12 @@ pub trait Observer {
         self.event(Event::Delete { path });
     }
 
+    /// Reports that the directory that was at a path before [`Observer::renewed`] is known to have
+    /// left it: an [`Event::Delete`] for observers that did not take the renewal for one.
+    fn vacated(&mut self, path: &[u8]) {
+        let _ = path;
+    }
+
     /// Says that the directory of the last [`Event::Move`] is read now and that its contents are
     /// reported by
     /// [`Observer::found`] with this number, possibly later. Numbers are not reused.

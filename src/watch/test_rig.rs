@@ -65,6 +65,10 @@ impl Observer for Reports {
         self.add("renewed", &[path]);
     }
 
+    fn vacated(&mut self, path: &[u8]) {
+        self.add("vacated", &[path]);
+    }
+
     fn found(&mut self, path: &[u8], _: u64) {
         self.add("found", &[path]);
     }

@@ -3,6 +3,9 @@
 
 use std::fs;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::signal::Signal;
+
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::Dir;
 use crate::support::script::SSH;
@@ -149,6 +152,74 @@ fn consecutive_moves_to_a_directory_of_the_target_delete_nothing_else() {
             );
         }
     }
+}
+
+/// The directories are read again while the events of an exchange and of a rename wait, so that the
+/// events are older than what is known.
+#[test]
+fn a_directory_that_was_exchanged_and_moved_before_it_is_read_deletes_nothing_else() {
+    for (kind, _) in KINDS {
+        for watch in ["inotify", "fanotify"] {
+            for resets in [[true, false], [false, true], [true, true]] {
+                let dir = Dir::new();
+                let mut daemon = mirror_with(&dir, &format!("watch = '{watch}'"), kind, "");
+                daemon.stop();
+                exchange(&dir, "a", "c");
+                if resets[0] {
+                    daemon.signal(Signal::SIGHUP);
+                }
+                dir.mv("a", "t");
+                dir.mv("t", "only");
+                if resets[1] {
+                    daemon.signal(Signal::SIGHUP);
+                }
+                daemon.cont();
+                verify(&dir, &mut daemon, &format!("{kind} {watch} {resets:?}"));
+                assert!(!dir.trg("only/a").exists() && !dir.trg("t").exists());
+            }
+        }
+    }
+}
+
+/// What is moved away by an exchange is gone at its old path.
+#[test]
+fn exchanged_directories_have_what_the_other_had() {
+    for (kind, _) in KINDS {
+        for is_late in [false, true] {
+            let dir = Dir::new();
+            let mut daemon = mirror(&dir, kind, "");
+            dir.write("a/of-a", "1");
+            dir.write("c/of-c", "1");
+            daemon.settle();
+            if is_late {
+                daemon.stop();
+            }
+            exchange(&dir, "a", "c");
+            daemon.cont();
+            verify(&dir, &mut daemon, kind);
+            for (name, there) in [
+                ("a/of-c", true),
+                ("c/of-a", true),
+                ("a/of-a", false),
+                ("c/of-c", false),
+            ] {
+                let found = dir.trg(name).exists();
+                assert_eq!(found, there, "{kind}: {name}\n{}", daemon.log());
+            }
+        }
+    }
+}
+
+fn exchange(dir: &Dir, one: &str, other: &str) {
+    let paths = [one, other].map(|name| dir.src(name));
+    renameat2(
+        AT_FDCWD,
+        &paths[0],
+        AT_FDCWD,
+        &paths[1],
+        RenameFlags::RENAME_EXCHANGE,
+    )
+    .unwrap();
 }
 
 /// At startup rsync refuses to put a file in place of the directory.

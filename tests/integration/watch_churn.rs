@@ -192,6 +192,99 @@ fn churn_with_exclusions() {
     }
 }
 
+/// Returns the names of the directories in `r/` that are not final.
+fn movable(rig: &Rig) -> Vec<String> {
+    let entries = fs::read_dir(rig.path("r")).unwrap().flatten();
+    let directories = entries.filter(|entry| entry.path().is_dir());
+    let names = directories.map(|entry| entry.file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with("final")).collect();
+    names.sort();
+    names
+}
+
+/// Directories get their final names after exchanges and renames, and what is known of them is
+/// renewed meanwhile. A deletion of a final name would delete what only the target has there.
+#[test]
+fn a_directory_at_its_final_name_is_never_reported_as_deleted() {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    for round in 0..100 {
+        let mut rig = Rig::new(|rig| {
+            for name in ["a", "b", "c", "d", "e", "f"] {
+                rig.mkdir(&format!("r/{name}/sub"));
+                rig.touch(&format!("r/{name}/sub/of-{name}"));
+            }
+        });
+        rig.log.follow = *random.pick(&[Follow::Nothing, Follow::Contents]);
+        rig.log.moves = random.below(2) == 0;
+        let mut done = Vec::new();
+        for step in 0..30 {
+            let names = movable(&rig);
+            let pick = |random: &mut Random| format!("r/{}", random.pick(&names));
+            match random.below(12) {
+                _ if names.len() < 2 => break,
+                0..=2 => {
+                    let mut at = pick(&mut random);
+                    for part in 0..random.below(3) {
+                        let next = format!("r/{step}.{part}");
+                        rig.mv(&at, &next);
+                        at = next;
+                    }
+                    rig.mv(&at, &format!("r/final{step}"));
+                    done.push(format!("{at} is final{step}"));
+                }
+                3 | 4 => {
+                    let (one, other) = (pick(&mut random), pick(&mut random));
+                    let (one_at, other_at) = (rig.path(&one), rig.path(&other));
+                    let exchange = RenameFlags::RENAME_EXCHANGE;
+                    renameat2(AT_FDCWD, &one_at, AT_FDCWD, &other_at, exchange).unwrap();
+                    done.push(format!("exchange {one} {other}"));
+                }
+                5 => {
+                    let (one, other) = (pick(&mut random), pick(&mut random));
+                    if one != other {
+                        rig.mv(&one, &format!("{other}/{step}"));
+                        done.push(format!("{one} into {other}"));
+                    }
+                }
+                6 => rig.mkdir(&format!("r/{step}/sub")),
+                9 | 10 => {
+                    let to = format!("r/{}", random.pick(&["a", "b", "c", "d", "e", "f"]));
+                    if rig.path(&to).exists() {
+                        continue;
+                    }
+                    match random.below(2) {
+                        0 => rig.mkdir(&to),
+                        _ => rig.mv(&pick(&mut random), &to),
+                    }
+                    done.push(format!("another {to}"));
+                }
+                7 => rig.touch(&format!("{}/{step}", pick(&mut random))),
+                8 => {
+                    rig.watcher.rebuild();
+                    done.push("rebuild".into());
+                }
+                _ => {
+                    rig.turn();
+                    done.push("turn".into());
+                }
+            }
+        }
+        rig.settle();
+        for told in &rig.log.events {
+            let (Told::Delete(path) | Told::Move(path, _)) = told else {
+                continue;
+            };
+            let is_final = path.starts_with("r/final") && path.matches('/').count() == 2;
+            let events = &rig.log.events;
+            assert!(
+                !(is_final && path.ends_with('/')),
+                "seed {seed}, round {round}: {path}: {done:#?}, {events:#?}"
+            );
+        }
+    }
+}
+
 /// Four threads rename files between directories; no rename may be reported as a deletion.
 #[test]
 fn files_moved_by_many_are_never_deleted() {

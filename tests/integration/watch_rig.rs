@@ -23,6 +23,7 @@ pub enum Told {
     Modify(String),
     Attrib(String),
     Delete(String),
+    Renewed(String),
     Move(String, String),
 }
 
@@ -106,6 +107,14 @@ impl Observer for Log {
         };
         self.events.push(told);
         self.follow
+    }
+
+    fn renewed(&mut self, path: &[u8]) {
+        self.count += 1;
+        if !self.terse {
+            self.forget(path);
+            self.events.push(Told::Renewed(self.relative(path)));
+        }
     }
 
     fn found(&mut self, path: &[u8], number: u64) {

@@ -286,8 +286,9 @@ impl InotifyBackend {
             return self.split(rename, observer);
         }
         if self.carry(moved, to, name) {
-            // Only an exchange replaces a directory that is not empty.
-            observer.event(Event::Delete { path: &self.path });
+            // An empty directory is replaced, or another one by an exchange, or the tree is newer
+            // than the event.
+            observer.renewed(&self.path);
         }
         if !confirmed {
             self.recheck(from, RecheckTarget::Name(half.name.clone()));
@@ -345,7 +346,10 @@ impl InotifyBackend {
         } = rename;
         let wd = self.tree.wd(to);
         if self.tree.child(from, &half.name).is_some() {
-            if !half.directory {
+            if half.directory {
+                self.build_path(from, &half.name, true);
+                observer.vacated(&self.path);
+            } else {
                 // Until now this was the name of a file, which the target may have.
                 self.build_path(from, &half.name, false);
                 observer.event(Event::Attrib { path: &self.path });

@@ -91,8 +91,9 @@ fn exchanged_directories_are_reported_with_what_they_have() {
     rig.rename(DIR, (root, "a"), (root, "b"), 1);
     rig.rename(DIR, (root, "b"), (root, "a"), 2);
     let expected = [
-        "delete r/b/",
+        "renewed r/b/",
         "move r/a/ r/b/",
+        "vacated r/b/",
         "create r/b/",
         "create r/a/",
         "create r/a/y",

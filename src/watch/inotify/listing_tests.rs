@@ -154,7 +154,7 @@ fn contents_show_that_a_directory_was_replaced() {
     told.sort();
     assert_eq!(
         told,
-        ["create r/a/", "create r/a/y", "delete r/a/", "found r/b/"]
+        ["create r/a/", "create r/a/y", "found r/b/", "renewed r/a/"]
     );
     // Nothing is reported by a rebuild, which is followed by a comparison.
     rig.change(|rig| fs::remove_dir_all(rig.path("r/a")).unwrap());

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::InotifyBackend;
 use super::records::vanished;
 use super::tree::{DirNode, Flags};
+use crate::paths;
 use crate::watch::{Event, Loss, Observer, Tell};
 
 /// A query that has to be repeated.
@@ -268,7 +269,7 @@ impl InotifyBackend {
         }
         if let Some(occupant) = occupant {
             if report {
-                observer.event(Event::Delete { path: &path });
+                observer.renewed(&path);
             }
             // Only detached: the moved directory may come from below it.
             self.tree.make_root(occupant, b"");
@@ -325,7 +326,12 @@ impl InotifyBackend {
         if let Some(above) = above {
             if report {
                 self.report_again(node);
-                observer.event(Event::Delete { path: &old });
+                let there = std::fs::symlink_metadata(OsStr::from_bytes(paths::bare(&old)));
+                if there.is_ok_and(|found| found.is_dir()) {
+                    observer.renewed(&old);
+                } else {
+                    observer.event(Event::Delete { path: &old });
+                }
                 // It may be the name of a file now, and that may have been reported.
                 self.recheck(above, RecheckTarget::File(old_name.clone()));
             } else {
