@@ -239,6 +239,12 @@ impl Loader<'_> {
             self.command_line_sync(sync, options)
                 .map_err(|error| self.failure(&error, "the command line"))?;
         }
+        if self.context.syncs.borrow().is_empty() {
+            config_api::check_sync_kept(self.lua).map_err(|error| {
+                let text = errors::message(self.lua, &error);
+                LoadError::line(text + &assigned_at(options.config.as_deref(), "sync"))
+            })?;
+        }
         let settings = &self.context.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
         for warning in settings.warnings().map_err(fail)? {

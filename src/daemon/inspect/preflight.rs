@@ -128,9 +128,29 @@ pub fn of_transfers(rsync: &[Vec<u8>], ssh: &[Vec<u8>], target: Option<&[u8]>) -
     for file in values(ssh, b'i') {
         problems.extend(unreadable("the key", file));
     }
+    let mut temporary = rsync
+        .iter()
+        .filter_map(|word| word.strip_prefix(b"--temp-dir="));
+    let temporary = temporary.next_back().zip(target);
+    problems.extend(temporary.and_then(|(dir, target)| temporary_problem(dir, target)));
     let is_made = rsync.iter().any(|word| word == b"--mkpath");
     problems.extend(target.filter(|_| !is_made).and_then(target_problem));
     problems
+}
+
+/// rsync does not create the directory, which it looks for in the target.
+fn temporary_problem(dir: &[u8], target: &[u8]) -> Option<String> {
+    let shown = escape(dir);
+    match path_of(target).join(path_of(dir)).metadata() {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(format!("temp_dir {shown} is not a directory")),
+        Err(_) if dir.starts_with(b"/") => {
+            Some(format!("temp_dir {shown} does not exist; create it"))
+        }
+        Err(_) => Some(format!(
+            "temp_dir {shown} does not exist in the target; create it"
+        )),
+    }
 }
 
 /// rsync refuses a file that others may read.
@@ -327,6 +347,11 @@ mod tests {
         );
         assert!(said(&[&option("file")], &[], &here).contains("chmod 600"));
         assert!(said(&[&option("none")], &[], &here).contains("none cannot be read"));
+        let temporary = |name: &str| said(&[&format!("--temp-dir={name}")], &[], &here);
+        assert_eq!(temporary(&here), "");
+        assert!(temporary("/no/such").contains("does not exist; create it"));
+        assert!(temporary("none").contains("none does not exist in the target"));
+        assert!(temporary("file").contains("is not a directory"));
         for ssh in [
             &["ssh", "-i", "/no/key"][..],
             &["ssh", "-p", "5", "-i/no/key"],

@@ -218,6 +218,18 @@ pub fn check_settings_kept(lua: &Lua) -> Result<()> {
     }
 }
 
+/// Refuses `sync = {…}` in a configuration without syncs.
+pub fn check_sync_kept(lua: &Lua) -> Result<()> {
+    match lua.globals().raw_get::<Value>("sync")? {
+        Value::Table(_) => Err(bare_config_error(
+            "sync",
+            "Nothing to watch! Please write sync{ ... } instead of sync = { ... } (without the \
+             equal sign)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Applies the command line and the settings to a sync's configuration. A limit of the sync's own
 /// takes precedence; see docs/differences.md.
 fn fill_from_settings(context: &ScriptContext, config: &Table) -> Result<()> {

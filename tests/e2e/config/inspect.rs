@@ -88,6 +88,11 @@ fn check_finds_failures_of_a_start() {
     };
     refused("", "Nothing to watch!");
     refused(
+        "\nsync = { default.rsync, source = '@SRC@', target = '@TRG@' }",
+        "Nothing to watch! Please write sync{ ... } instead of sync = { ... } (without the equal sign)",
+    );
+    refused("sync = { }", "config.lua:1: sync)");
+    refused(
         "sync { default.rsyn, source = '@SRC@', target = '@TRG@' }",
         "rsyn",
     );
