@@ -403,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_searched_for_unless_all_pending_ones_are_known() {
+        for (whole, full) in [(false, false), (true, false), (false, true)] {
+            let mut sync = sync_of(b"/src/");
+            let etype = if full { Etype::Full } else { Etype::Modify };
+            let mut pending = decode(&synced_record(UNIX_EPOCH));
+            pending.events.push(known(etype, "/", None));
+            pending.whole = whole;
+            keep_synced(&mut sync, &pending);
+            assert_eq!(sync.verify().is_done(), !whole && !full, "{pending:?}");
+        }
+    }
+
+    #[test]
     fn restored_changes_below_a_missing_mount_are_dropped() {
         let (_directory, state) = state();
         save(&state, &changed(&[b"/inner/f", b"/g"]), false);
