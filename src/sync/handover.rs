@@ -129,11 +129,38 @@ impl Sync {
         self.lifecycle.predecessor_job_ended();
     }
 
-    /// Queues the inherited events behind the startup event.
+    /// Queues the inherited events behind the startup event, and before those that user code gets
+    /// later.
     pub(super) fn queue_inherited(&mut self, now: Time) {
-        for (etype, path, to) in std::mem::take(&mut self.inherited) {
+        let inherited = std::mem::take(&mut self.inherited);
+        let later = match self.queue.policy() {
+            Policy::PerEvent if !inherited.is_empty() => self.withdraw_events(),
+            _ => Vec::new(),
+        };
+        for (etype, path, to) in inherited {
             self.push_pending(etype, &path, to.as_deref(), now);
         }
+        for ((etype, path, to), due) in later {
+            let pushed = self.queue.push(etype, &path, to.as_deref(), due);
+            self.owes_comparison |= pushed == Pushed::Placed(Placed::Refused);
+        }
+    }
+
+    /// Removes the queued events of paths. Returns them in order, each with the time from which it
+    /// may run.
+    fn withdraw_events(&mut self) -> Vec<(PendingEvent, Time)> {
+        let delays = self.queue.iter();
+        let delays = delays.filter(|delay| !delay.etype().is_special());
+        let (ids, events): (Vec<_>, Vec<_>) = delays
+            .map(|delay| {
+                let (path, to) = delay.paths();
+                (delay.id(), ((delay.etype(), path, to), delay.due()))
+            })
+            .unzip();
+        for id in ids {
+            self.queue.withdraw(id);
+        }
+        events
     }
 
     /// Shares the scope of the old sync if both watch the same directories, so that the watcher

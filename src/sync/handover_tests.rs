@@ -26,7 +26,7 @@ fn modify(sync: &mut Sync, path: &str) {
 }
 
 /// Returns the queued paths. Special events have the names of their types.
-fn queued(sync: &Sync) -> Vec<String> {
+pub fn queued(sync: &Sync) -> Vec<String> {
     let name = |(path, etype): (Vec<u8>, Etype)| {
         if etype.is_special() {
             etype.name().to_owned()
@@ -75,51 +75,6 @@ fn a_new_sync_takes_over_what_the_old_one_has_not_sent() {
     new.start(0);
     assert_eq!(queued(&new), ["/failed", "/queued"]);
     assert!(!new.owes_comparison);
-}
-
-/// What a child of the replaced sync has processed is not processed again, wherever it is queued by
-/// then. A failed event is, and so is an equal event that has arrived since.
-#[test]
-fn user_code_is_not_called_again_for_what_a_running_child_processes() {
-    for has_started in [false, true] {
-        for (succeeds, repeated) in [(true, false), (true, true), (false, false)] {
-            let mut old = sync_with(Policy::PerEvent);
-            old.config.moves = true;
-            old.queue.push(Etype::Move, b"/a", Some(b"/b"), 0);
-            old.queue.push(Etype::Create, b"/c", None, 0);
-            let ids = old.queue.take(|_| Take::Take);
-            old.queue.activate(&ids);
-            old.queue.push(Etype::Create, b"/d", None, 0);
-            let events = old.events_of(&ids);
-            let mut new = sync_with(Policy::PerEvent);
-            new.config.moves = true;
-            new.adopt(&old);
-            new.add_predecessor_job(events.clone());
-            if has_started {
-                new.start(0);
-            }
-            if repeated {
-                let path = b"/src/c".as_slice();
-                new.ingest(Event::Create { path }, 0);
-            }
-            if succeeds {
-                new.predecessor_succeeded(events);
-            }
-            if !has_started {
-                new.start(0);
-            }
-            let mut expected = vec!["/d", "Init"];
-            if !succeeds || repeated {
-                expected.insert(0, "/c");
-            }
-            if !succeeds {
-                expected.insert(0, "/a");
-            }
-            let mut found = queued(&new);
-            found.dedup();
-            assert_eq!(found, expected, "{has_started} {succeeds} {repeated}");
-        }
-    }
 }
 
 #[test]
@@ -445,23 +400,6 @@ fn a_new_sync_waits_for_the_children_of_the_old_one() {
 }
 
 /// User functions get a Move, and decide by themselves what they send.
-#[test]
-fn restored_events_of_user_functions_stay_as_they_were() {
-    for (policy, moved) in [
-        (Policy::PerEvent, &["/b"][..]),
-        (Policy::Coalesce, &["/b", "/c"]),
-    ] {
-        let mut sync = sync_with(policy);
-        sync.restore(Etype::Move, b"/b", Some(b"/c"), 0);
-        assert_eq!(queued(&sync), moved);
-        let mut sync = sync_with(policy);
-        sync.restore(Etype::Modify, b"/a", None, 0);
-        assert_eq!(queued(&sync), ["/a"]);
-        let is_by_content = policy == Policy::Coalesce;
-        assert_eq!(sync.verify.is_by_content(b"/a"), is_by_content);
-    }
-}
-
 /// A target that a new configuration adds has no journal to inherit.
 #[test]
 fn a_new_target_reads_the_journal_that_the_first_one_has_inherited() {

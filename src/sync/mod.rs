@@ -19,7 +19,7 @@
 //! * `commands`: pause, flush, retry, and marks of the control socket;
 //! * `health`, `counters`, `recovery`: problems, statistics, and the end of failures;
 //! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
-//! * `tests`, `commands_tests`, `handover_tests`: tests.
+//! * `tests`, `commands_tests`, `handover_tests`, `user_code_tests`: tests.
 //!
 //! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no
 //! processes, runs no Lua and knows nothing of the event loop.
@@ -44,6 +44,8 @@ mod phase;
 mod recovery;
 mod retry;
 mod scheduler;
+#[cfg(test)]
+mod user_code_tests;
 mod verify;
 mod warm_start;
 
