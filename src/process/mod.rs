@@ -16,10 +16,10 @@
 //! | `run` | runs a program to its end, for the command line |
 //! | `ssh_control` | private sockets of shared ssh connections |
 //!
-//! Nothing here blocks but `run`. The event loop owns the poll; it passes on the events of tokens
-//! that [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in
-//! each turn while [`Children::pending`] returns true. The room may call `log` and `sys`; it knows
-//! neither rsync's options nor syncs.
+//! Nothing here blocks but `run`. The event loop owns the poll; it passes the events of the pipes'
+//! tokens to [`Children::ready`], calls [`Children::reap`] after `SIGCHLD`, and
+//! [`Children::resume`] in each turn while [`Children::pending`] returns true. The room may call
+//! `log` and `sys`; it knows neither rsync's options nor syncs.
 
 mod activity;
 mod children;

@@ -275,7 +275,7 @@ fn a_command_that_runs_during_a_reload_is_not_repeated() {
         settings{ hup = "changed" }
         sync{
             source = "@SRC@", target = "@TRG@", delay = 0,
-            onCreate = "cp ^sourcePathname ^targetPathname",
+            onCreate = "cp -p ^sourcePathname ^targetPathname",
             onMove = "touch @DIR@/begun; until [ -e @DIR@/go ]; do sleep 0.1; done; "
                 .. "mv ^o.targetPathname ^d.targetPathname",
             exitcodes = { [1] = "again" },
