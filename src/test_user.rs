@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Gid, Uid};
 
 /// The user and the group `nobody`.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// Runs a test with an empty directory, in a thread that has no rights of root. The directory
 /// belongs to the user of the thread.

@@ -261,7 +261,7 @@ pub fn attributes_may_forbid<T>(
 mod tests {
     use super::*;
     use crate::local::beneath::Beneath;
-    use crate::test_user::without_rights_of_root;
+    use crate::test_user::{NOBODY, without_rights_of_root};
 
     fn stat(change: impl FnOnce(&mut Stat)) -> Stat {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -335,6 +335,21 @@ mod tests {
         for errno in [Errno::IO, Errno::ROFS, Errno::NOSPC] {
             assert!(is_set(Err(errno)).is_err(), "{errno:?}");
         }
+    }
+
+    /// A user may give a file to one of the user's groups, but not to another owner.
+    #[test]
+    fn the_group_is_set_if_the_owner_cannot_be() {
+        if !rustix::process::geteuid().is_root() {
+            return crate::test_skip::skip("takes a file of another group");
+        }
+        let target = tempfile::tempfile().unwrap();
+        std::os::unix::fs::fchown(&target, Some(NOBODY), Some(0)).unwrap();
+        let mut stat = fs::fstat(&target).unwrap();
+        (stat.st_uid, stat.st_gid) = (0, NOBODY);
+        without_rights_of_root(|_| assert!(!give_owner(&stat, target.as_fd())));
+        let found = fs::fstat(&target).unwrap();
+        assert_eq!((found.st_uid, found.st_gid), (NOBODY, NOBODY));
     }
 
     /// The bits would give the rights of the user who owns the copy.
