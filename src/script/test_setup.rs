@@ -64,6 +64,20 @@ impl Loaded {
         sync.ingest(event(&path), 0);
     }
 
+    /// Reports a rename in the source of the first sync.
+    pub fn rename(&self, from: &str, to: &str) {
+        let handle = self.handle(0);
+        let mut sync = handle.sync.borrow_mut();
+        let [from, to] = [from, to].map(|name| [&sync.config.source, name.as_bytes()].concat());
+        sync.ingest(
+            Event::Move {
+                from: &from,
+                to: &to,
+            },
+            0,
+        );
+    }
+
     /// Lets a mount below the source of the first sync be missing.
     pub fn lose_mount(&self, name: &str) {
         let handle = self.handle(0);

@@ -107,15 +107,9 @@ fn rsyncssh_sends_the_changes_before_a_move_first() {
            init = false }",
     );
     sync.create("a");
-    let handle = sync.handle(0);
-    let source = handle.sync.borrow().config.source.clone();
-    let (from, to) = ([&source, &b"b"[..]].concat(), [&source, &b"c"[..]].concat());
-    let moved = Event::Move {
-        from: &from,
-        to: &to,
-    };
-    handle.sync.borrow_mut().ingest(moved, 0);
+    sync.rename("b", "c");
     sync.create("d");
+    let handle = sync.handle(0);
     let ids: Vec<_> = handle
         .sync
         .borrow()
@@ -439,14 +433,7 @@ fn a_move_is_verified_unless_the_target_is_equal() {
             "sync{{ default.rsyncssh, source = '@DIR@/src', host = 'h', targetdir = '/trg',
                init = false, {keys} }}"
         ));
-        let handle = sync.handle(0);
-        let source = handle.sync.borrow().config.source.clone();
-        let (from, to) = ([&source, &b"b"[..]].concat(), [&source, &b"c"[..]].concat());
-        let moved = Event::Move {
-            from: &from,
-            to: &to,
-        };
-        handle.sync.borrow_mut().ingest(moved, 0);
+        sync.rename("b", "c");
         let request = sync.spawn();
         assert_eq!(request.program, b"ssh");
         // Before the host are options with the path of a socket.

@@ -143,19 +143,15 @@ impl Site {
 impl EventLoop<'_> {
     /// Takes turns until a condition holds.
     pub(super) fn run_until(&mut self, condition: impl Fn(&EventLoop<'_>) -> bool) {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            assert_eq!(self.turn(), None);
-            if condition(self) {
-                return;
-            }
-            assert!(Instant::now() < limit);
-            self.wait();
-        }
+        self.take_turns(condition, Self::wait);
     }
 
     /// Takes turns until a condition holds that nothing wakes the loop for: it catches no signals.
     pub(super) fn poll_until(&mut self, condition: impl Fn(&EventLoop<'_>) -> bool) {
+        self.take_turns(condition, |_| thread::sleep(Duration::from_millis(5)));
+    }
+
+    fn take_turns(&mut self, condition: impl Fn(&EventLoop<'_>) -> bool, pause: fn(&mut Self)) {
         let limit = Instant::now() + LIMIT;
         loop {
             assert_eq!(self.turn(), None);
@@ -163,7 +159,7 @@ impl EventLoop<'_> {
                 return;
             }
             assert!(Instant::now() < limit);
-            thread::sleep(Duration::from_millis(5));
+            pause(self);
         }
     }
 

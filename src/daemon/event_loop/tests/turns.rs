@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::super::*;
@@ -68,15 +68,21 @@ fn a_command_is_for_its_sync_alone() {
     assert!(!is_paused("one") && is_paused("two"));
 }
 
-#[test]
-fn nothing_begins_once_the_end_is_asked_for() {
-    let mut site = Site::new();
+/// Returns a loop with a due change, and the file that its call makes.
+fn with_due_change(site: &mut Site) -> (EventLoop<'_>, PathBuf) {
     site.configure("", &["one"]);
     let (file, called) = (site.path("src/f"), site.path("called"));
     let mut event_loop = site.start();
     fs::write(file, "x").unwrap();
     event_loop.run_until(|event_loop| event_loop.is_pending("one"));
     event_loop.sending.flush();
+    (event_loop, called)
+}
+
+#[test]
+fn nothing_begins_once_the_end_is_asked_for() {
+    let mut site = Site::new();
+    let (mut event_loop, called) = with_due_change(&mut site);
     event_loop.apply(vec![Action::ShutDown(Exit::Asked(5))]);
     assert_eq!(event_loop.run_to_its_end(), Exit::Asked(5));
     assert!(!called.exists());
@@ -85,12 +91,7 @@ fn nothing_begins_once_the_end_is_asked_for() {
 #[test]
 fn what_is_due_is_called_before_the_end_is_asked_for() {
     let mut site = Site::new();
-    site.configure("", &["one"]);
-    let (file, called) = (site.path("src/f"), site.path("called"));
-    let mut event_loop = site.start();
-    fs::write(file, "x").unwrap();
-    event_loop.run_until(|event_loop| event_loop.is_pending("one"));
-    event_loop.sending.flush();
+    let (mut event_loop, called) = with_due_change(&mut site);
     event_loop.run_until(|_| called.exists());
 }
 
