@@ -123,6 +123,18 @@ pub fn report_contents(
     true
 }
 
+impl EventRouter<'_> {
+    /// Reports a deletion to the syncs that keep what only the target has, or to the others.
+    fn delete_where(&self, keeps_others: bool, path: &[u8]) {
+        for handle in self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if sync.config.delete.keeps_others() == keeps_others {
+                sync.ingest(Event::Delete { path }, self.now);
+            }
+        }
+    }
+}
+
 impl Observer for EventRouter<'_> {
     fn event(&mut self, event: Event<'_>) -> Follow {
         let mut follow = Follow::Nothing;
@@ -139,22 +151,12 @@ impl Observer for EventRouter<'_> {
 
     /// A sync that keeps what only the target has would delete that with the directory.
     fn renewed(&mut self, path: &[u8]) {
-        for handle in self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            if !sync.config.delete.keeps_others() {
-                sync.ingest(Event::Delete { path }, self.now);
-            }
-        }
+        self.delete_where(false, path);
     }
 
     /// The others have taken the renewal for a deletion.
     fn vacated(&mut self, path: &[u8]) {
-        for handle in self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            if sync.config.delete.keeps_others() {
-                sync.ingest(Event::Delete { path }, self.now);
-            }
-        }
+        self.delete_where(true, path);
     }
 
     fn follow(&mut self, number: u64) {

@@ -6,10 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Sync;
 use super::verify::CLOCK_TICK;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
+use crate::queue::{Delay, DelayId, Etype, Placed, Policy, Pushed, Time};
 
 /// A pending event: type, path, and destination of a Move.
 pub type PendingEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
+
+fn event_of(delay: Delay<'_>) -> PendingEvent {
+    let (path, to) = delay.paths();
+    (delay.etype(), path, to)
+}
 
 impl Sync {
     /// Returns the pending events in order, active ones first, and true if a full comparison is
@@ -35,10 +40,7 @@ impl Sync {
         for delay in self.queue.iter() {
             match delay.etype() {
                 Etype::Full => everything = true,
-                etype if !etype.is_special() => {
-                    let (path, to) = delay.paths();
-                    events.push((etype, path, to));
-                }
+                etype if !etype.is_special() => events.push(event_of(delay)),
                 _ => {}
             }
         }
@@ -83,7 +85,7 @@ impl Sync {
     pub fn add_predecessor_job(&mut self, events: Vec<PendingEvent>) {
         self.lifecycle.add_predecessor_job();
         if self.queue.policy() == Policy::PerEvent {
-            self.unconfirmed.extend(events);
+            self.run_by_predecessor.extend(events);
         }
     }
 
@@ -92,36 +94,31 @@ impl Sync {
     /// split as a Move.
     pub fn predecessor_succeeded(&mut self, events: Vec<PendingEvent>) {
         let events = events.into_iter();
-        let mut done: HashSet<_> = events.filter(|it| self.unconfirmed.remove(it)).collect();
+        let mut done: HashSet<_> = events
+            .filter(|it| self.run_by_predecessor.remove(it))
+            .collect();
         self.inherited.retain(|event| !done.remove(event));
         let mut queued: Vec<_> = self.queue.iter().collect();
-        queued.retain(|delay| {
-            let (path, to) = delay.paths();
-            done.remove(&(delay.etype(), path, to))
-        });
+        queued.retain(|&delay| done.remove(&event_of(delay)));
         let ids: Vec<_> = queued.iter().map(|delay| delay.id()).collect();
         for id in ids {
             self.queue.withdraw(id);
         }
     }
 
-    /// Handles an event that is queued now. An equal inherited event may stand for it, and is not
-    /// dropped.
-    pub(super) fn confirm_again(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>) {
-        if !self.unconfirmed.is_empty() {
+    /// Handles an event that is queued now. The queue may keep an equal inherited event in its
+    /// place, which is not dropped then.
+    pub(super) fn keep_equal_inherited(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>) {
+        if !self.run_by_predecessor.is_empty() {
             let event = (etype, path.to_vec(), to.map(<[u8]>::to_vec));
-            self.unconfirmed.remove(&event);
+            self.run_by_predecessor.remove(&event);
         }
     }
 
     /// Returns the events of these queue entries.
     pub fn events_of(&self, ids: &[DelayId]) -> Vec<PendingEvent> {
         let delays = ids.iter().filter_map(|&id| self.queue.get(id));
-        let events = delays.map(|delay| {
-            let (path, to) = delay.paths();
-            (delay.etype(), path, to)
-        });
-        events.collect()
+        delays.map(event_of).collect()
     }
 
     /// Handles the end of a child of the sync that this one replaces.
@@ -152,10 +149,7 @@ impl Sync {
         let delays = self.queue.iter();
         let delays = delays.filter(|delay| !delay.etype().is_special());
         let (ids, events): (Vec<_>, Vec<_>) = delays
-            .map(|delay| {
-                let (path, to) = delay.paths();
-                (delay.id(), ((delay.etype(), path, to), delay.due()))
-            })
+            .map(|delay| (delay.id(), (event_of(delay), delay.due())))
             .unzip();
         for id in ids {
             self.queue.withdraw(id);

@@ -159,7 +159,7 @@ pub struct Sync {
     /// The pending events of the replaced sync, until this one starts.
     inherited: Vec<handover::PendingEvent>,
     /// The inherited events for which children of the replaced sync run user code.
-    unconfirmed: HashSet<handover::PendingEvent>,
+    run_by_predecessor: HashSet<handover::PendingEvent>,
     /// Entries up to this serial number are due without their delay.
     flushed_up_to: u64,
     /// The number of times pending work was moved into new entries.
@@ -211,7 +211,7 @@ impl Sync {
             owes_comparison: false,
             owes_deletions: false,
             inherited: Vec::new(),
-            unconfirmed: HashSet::new(),
+            run_by_predecessor: HashSet::new(),
             flushed_up_to: 0,
             requeues: 0,
             recovery: None,

@@ -121,17 +121,15 @@ fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
 /// target; `ssh` holds the words of the remote shell.
 pub fn of_transfers(rsync: &[Vec<u8>], ssh: &[Vec<u8>], target: Option<&[u8]>) -> Vec<String> {
     let mut problems = Vec::new();
-    let mut password = rsync
-        .iter()
-        .filter_map(|word| word.strip_prefix(b"--password-file="));
-    problems.extend(password.next_back().and_then(password_problem));
+    let last = |option: &[u8]| {
+        let mut values = rsync.iter().filter_map(|word| word.strip_prefix(option));
+        values.next_back()
+    };
+    problems.extend(last(b"--password-file=").and_then(password_problem));
     for file in values(ssh, b'i') {
         problems.extend(unreadable("the key", file));
     }
-    let mut temporary = rsync
-        .iter()
-        .filter_map(|word| word.strip_prefix(b"--temp-dir="));
-    let temporary = temporary.next_back().zip(target);
+    let temporary = last(b"--temp-dir=").zip(target);
     problems.extend(temporary.and_then(|(dir, target)| temporary_problem(dir, target)));
     let is_made = rsync.iter().any(|word| word == b"--mkpath");
     problems.extend(target.filter(|_| !is_made).and_then(target_problem));

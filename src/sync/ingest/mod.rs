@@ -191,7 +191,7 @@ impl Sync {
         now: Time,
     ) -> Pushed {
         self.counters.events += 1;
-        self.confirm_again(etype, path, to);
+        self.keep_equal_inherited(etype, path, to);
         let due = self.due(now);
         // With other permissions, the contents of a directory may be readable.
         let failed = match etype {
